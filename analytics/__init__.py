@@ -1,0 +1,1 @@
+"""Indicators and alerts: pure functions over readings and values, and the schedule that runs them."""

@@ -1,0 +1,1 @@
+"""From MQTT bytes to the store: listener, journal, formats, projector, rejected."""

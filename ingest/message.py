@@ -1,0 +1,47 @@
+"""A message: bytes on a topic, as they were received, nothing known yet. What the journal keeps."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+__all__ = ["RECORD_VERSION", "Message", "MessageType", "Source"]
+
+RECORD_VERSION = 1
+
+
+class Source(IntEnum):
+    """Which door a message came through."""
+
+    LISTENER = 0
+    SUBSCRIBER = 1
+    HTTP = 2
+
+
+class MessageType(IntEnum):
+    """What happened."""
+
+    PUBLISH = 0
+    WILL = 1
+    REFUSED = 2  # a packet that could not be taken: `properties` hold its "reason" and "detail", the payload is empty
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """One record of the journal. Field order is the wire format (MessagePack array); new fields go to the end.
+
+    `topic` holds the bytes as sent, decoded as UTF-8 with invalid bytes escaped (`surrogateescape` is never stored:
+    the door refuses such topics). `received_us` is the door's clock at receipt.
+    """
+
+    topic: str
+    payload: bytes
+    received_us: int
+    client: str = ""  # MQTT client id
+    principal: str = ""  # who was authenticated
+    source: int = Source.LISTENER
+    type: int = MessageType.PUBLISH
+    qos: int = 0
+    retained: bool = False
+    duplicate: bool = False
+    properties: dict[str, str] | None = None  # MQTT 5: content type, user properties; reasons of a refusal

@@ -1,0 +1,1 @@
+"""What the four packages share (store, state) and the shell around them (configuration, wiring, command line)."""

@@ -1,0 +1,62 @@
+"""The state database: registry, dirty marks, due windows, rejected messages, episodes, notices. SQLite, or PostgreSQL by URL.
+
+Each sibling module declares its tables on `METADATA` and the functions over them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event, insert, inspect, select
+
+from devices.errors import VersionError
+
+METADATA = MetaData()
+SCHEMA_VERSION = 1
+
+_schema = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
+
+
+def open_state(url: str) -> Engine:
+    """Open the state database, making its tables where they are missing.
+
+    A URL as SQLAlchemy reads it; `sqlite:///path` uses the pysqlite3 wheel (the SQLite of Python 3.11 itself predates the
+    fix of a WAL corruption bug). Raises VersionError where a newer Qala wrote it.
+    """
+    engine = _sqlite(url) if url.startswith("sqlite") else create_engine(url)
+    _check_version(engine)
+    METADATA.create_all(engine)
+    return engine
+
+
+def _sqlite(url: str) -> Engine:
+    import pysqlite3.dbapi2
+
+    path = url.removeprefix("sqlite:///")
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, module=pysqlite3.dbapi2)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection, _record) -> None:  # type: ignore[no-untyped-def]
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA busy_timeout=10000")
+
+    return engine
+
+
+def _check_version(engine: Engine) -> None:
+    if not inspect(engine).has_table(_schema.name):
+        _schema.create(engine)
+        with engine.begin() as connection:
+            connection.execute(insert(_schema).values(version=SCHEMA_VERSION))
+        return
+    with engine.connect() as connection:
+        found = connection.execute(select(_schema.c.version)).scalar_one()
+    if found > SCHEMA_VERSION:
+        raise VersionError(
+            f"the state database has schema version {found}, this Qala knows up to {SCHEMA_VERSION}",
+            hint="run the newer Qala, or restore the state from a backup made by this one",
+        )
