@@ -1,0 +1,9 @@
+"""What the server knows besides readings and values: one module a subject, over one database.
+
+Every module with tables is imported here, so that `open_state` makes them all.
+"""
+
+from qala.state import registry
+from qala.state.database import METADATA, SCHEMA_VERSION, open_state
+
+__all__ = ["METADATA", "SCHEMA_VERSION", "open_state", "registry"]
