@@ -42,7 +42,10 @@ class ValueSelector(msgspec.Struct, frozen=True):
 
 
 class Aggregate(StrEnum):
-    """What `overview` can compute of the readings of a series between two edges (missing and failed ones left out, but counted)."""
+    """What `overview` can compute of the readings of a series between two edges.
+
+    Only `count` takes all readings; the others take those with a usable flag, and are null where there is none.
+    """
 
     COUNT = "count"  # all readings
     GOOD = "good"  # those with a usable flag
@@ -63,7 +66,7 @@ class Capabilities(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """What `append` did: readings that are new, that replaced another, and that were there already or were outranked."""
+    """What `append` did: readings that are new, that replaced another, that were there already or were outranked."""
 
     inserted: int
     updated: int
@@ -115,7 +118,10 @@ class Store(Protocol):
     capabilities: Capabilities
 
     def register(self, series: Sequence[SeriesInfo]) -> Int32Array:
-        """Return the ids (int32[n]) of series, making those that are new. Idempotent; ids are this store's own and never change."""
+        """Return the ids (int32[n]) of series, making those that are new.
+
+        Idempotent; ids are this store's own and never change. Two infos are one series when all their fields are equal.
+        """
 
     def catalog(self) -> Mapping[int, SeriesInfo]:
         """Return every series by id. The mapping is a snapshot."""
@@ -124,7 +130,8 @@ class Store(Protocol):
         """Write readings and the position in one durable transaction.
 
         Idempotent. Of several readings of one (series, time), in the batch or in the store, the one with the highest
-        (revision, origin) stays. The position of a journal never goes back; None leaves it as it is.
+        (revision, origin) stays; of two with the same, the later. The position of a
+        journal never goes back; None leaves it as it is.
         """
 
     def applied(self, journal: str) -> Position | None:
@@ -154,15 +161,18 @@ class Store(Protocol):
         """Return the newest reading (READINGS) of each series in `(at_us - lookback, at_us]`, by series."""
 
     def retract(self, series: Int32Array, time_us: Int64Array, origin: Int64Array) -> int:
-        """Delete the readings that still stem from these origins (what a corrected decoder no longer yields); return how many."""
+        """Delete the readings that still stem from these origins, and return how many.
+
+        For what a corrected decoder no longer yields.
+        """
 
     def put_values(self, values: Sequence[Value]) -> int:
         """Store values as new revisions and return how many; the same number as the newest revision writes nothing."""
 
     def values(self, select: ValueSelector, span: Span, *, as_of_us: int | None = None) -> pa.Table:
-        """Return the newest revision (VALUES) of each value whose window starts in the span, by (indicator, zone, window, start).
+        """Return the newest revision (VALUES) of each value whose window starts in the span.
 
-        With `as_of_us`, the newest among those known by then.
+        Ordered by (indicator, zone, window, start). With `as_of_us`, the newest among those known by then.
         """
 
     def revisions(self, select: ValueSelector, span: Span) -> pa.Table:

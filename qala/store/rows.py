@@ -1,0 +1,104 @@
+"""What engines do alike: batches and values as Arrow columns, selectors over a catalog, one row a (series, time)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from devices.reading import Batch, Int32Array, Int64Array, SeriesInfo
+from devices.value import Value
+from qala.store.base import READINGS, VALUES, Aggregate, Selector
+
+AGGREGATE_TYPES: Mapping[Aggregate, pa.DataType] = {
+    aggregate: pa.int64() if aggregate in {Aggregate.COUNT, Aggregate.GOOD} else pa.float64() for aggregate in Aggregate
+}
+
+_encode_detail = msgspec.json.Encoder(order="deterministic").encode
+
+
+def column(data: NDArray[Any], type_: pa.DataType) -> pa.Array:
+    """Return an array's own memory as an Arrow array without nulls (`pa.array` would import pandas)."""
+    data = np.ascontiguousarray(data)
+    return pa.Array.from_buffers(type_, len(data), [None, pa.py_buffer(data)])
+
+
+def readings_table(batch: Batch) -> pa.Table:
+    """Return a batch as READINGS, sharing its memory."""
+    columns = msgspec.structs.astuple(batch)
+    return pa.table([column(data, field.type) for data, field in zip(columns, READINGS, strict=True)], schema=READINGS)
+
+
+def values_table(values: Iterable[Value]) -> pa.Table:
+    """Return values as VALUES; `detail` becomes JSON with sorted keys, so that equal details are equal text."""
+    rows = [_value_row(value) for value in values]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(VALUES)
+    return pa.table(
+        [pa.array(data, field.type) for data, field in zip(columns, VALUES, strict=True)],
+        schema=VALUES,
+    )
+
+
+def _value_row(value: Value) -> tuple[Any, ...]:
+    fields = msgspec.structs.asdict(value)
+    fields["detail"] = _encode_detail(value.detail).decode()
+    if value.value is not None and np.isnan(value.value):
+        fields["value"] = None
+    return tuple(fields[name] for name in VALUES.names)
+
+
+def overview_schema(aggregates: frozenset[Aggregate]) -> pa.Schema:
+    """Return the columns of an overview: series, start_us, and the aggregates in their declared order."""
+    fields = [(aggregate.value, AGGREGATE_TYPES[aggregate]) for aggregate in Aggregate if aggregate in aggregates]
+    return pa.schema([("series", pa.int32()), ("start_us", pa.int64()), *fields])
+
+
+def selected(select: Selector, catalog: Mapping[int, SeriesInfo]) -> Sequence[int]:
+    """Return the ids of the series that a selector picks, rising."""
+    ids = catalog if select.series is None else sorted(select.series & catalog.keys())
+    tests = [
+        (wanted, get)
+        for wanted, get in (
+            (select.devices, _device),
+            (select.quantities, _quantity),
+            (select.channels, _channel),
+        )
+        if wanted is not None
+    ]
+    return [id_ for id_ in ids if _matches(catalog[id_], tests)]
+
+
+def _matches(info: SeriesInfo, tests: Sequence[tuple[frozenset[str], Callable[[SeriesInfo], str]]]) -> bool:
+    return all(get(info) in wanted for wanted, get in tests)
+
+
+def _device(info: SeriesInfo) -> str:
+    return info.device
+
+
+def _quantity(info: SeriesInfo) -> str:
+    return info.quantity
+
+
+def _channel(info: SeriesInfo) -> str:
+    return info.channel
+
+
+def winners(batch: Batch) -> Int64Array:
+    """Return the indices, by (series, time), of the one reading of each (series, time) that stays.
+
+    The highest (revision, origin) stays; of equal ones the last in the batch.
+    """
+    order = np.lexsort((batch.origin, batch.revision, batch.time_us, batch.series))
+    return order[last_of_run(batch.series[order], batch.time_us[order])]
+
+
+def last_of_run(series: Int32Array, time_us: Int64Array) -> NDArray[np.bool_]:
+    """Mark the last row of each run of equal (series, time) in sorted columns: bool[n]."""
+    last = np.ones(len(series), np.bool_)
+    np.logical_or(series[1:] != series[:-1], time_us[1:] != time_us[:-1], out=last[:-1])
+    return last
