@@ -1,0 +1,286 @@
+"""The configuration: every setting of the four packages, where it comes from, and what is wrong with it.
+
+Precedence: defaults < qala.toml < QALA_* environment (`QALA_INGEST__MQTT=127.0.0.1:1884`) < flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from analytics.settings import AnalyticsSettings
+from dashboards.settings import DashboardsSettings
+from devices.errors import ConfigError
+from ingest.settings import IngestSettings, parse_address
+
+__all__ = ["CONFIG_FILE", "Config", "Setting", "effective", "load_config"]
+
+CONFIG_FILE = Path("qala.toml")
+_PREFIX = "QALA_"
+
+_Tree = Mapping[str, Any]
+
+
+class Config(BaseSettings):
+    """Every setting, checked. Made by `load_config`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    data: Path = Field(Path("data"), description="Folder of the journal, the store and the state.")
+    store: str = Field("", description="URL of the store; empty: duckdb in the data folder.")
+    state: str = Field("", description="URL of the state database; empty: SQLite in the data folder.")
+    time_zone: str = Field("Asia/Almaty", description="Time zone of local days.")
+    devices_file: Path | None = Field(None, description="CSV or YAML file of devices that is imported at start.")
+    zones_file: Path | None = Field(None, description="GeoJSON file of zones that is imported at start.")
+    ingest: IngestSettings = IngestSettings.model_validate({})
+    analytics: AnalyticsSettings = AnalyticsSettings.model_validate({})
+    dashboards: DashboardsSettings = DashboardsSettings.model_validate({})
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ConfigError(f"no time zone is called {value!r}", hint='write a name such as "Asia/Almaty"') from None
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the base class's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave reading the sources to `load_config`, which knows where each key came from."""
+        return (init_settings,)
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, absolute."""
+        return self.data.expanduser().resolve()
+
+    @property
+    def store_url(self) -> str:
+        return self.store or f"duckdb://{self.folder}/readings.duckdb"
+
+    @property
+    def state_url(self) -> str:
+        return self.state or f"sqlite:///{self.folder}/state.sqlite"
+
+    @property
+    def socket(self) -> Path:
+        """Where the running server answers its owner."""
+        return self.folder / "qala.sock"
+
+    @property
+    def http(self) -> tuple[str, int]:
+        return self.dashboards.address
+
+    @property
+    def mqtt(self) -> tuple[str, int]:
+        return parse_address(self.ingest.mqtt)
+
+
+class Setting(NamedTuple):
+    """One effective setting."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+def load_config(path: Path | None = None, *, flags: Mapping[str, Any] | None = None) -> Config:
+    """Read the configuration. `flags` are by dotted key ("ingest.mqtt"); those that are None were not given.
+
+    Without a path, qala.toml of the current folder is read where it exists. Raises ConfigError on the first thing wrong.
+    """
+    sources = [
+        (_file_name(path), _from_file(path)),
+        ("environment", _from_environment()),
+        ("flag", _nested({key: value for key, value in (flags or {}).items() if value is not None})),
+    ]
+    origins: dict[str, str] = {}
+    merged: dict[str, Any] = {}
+    for origin, tree in sources:
+        for key, value in _flat(tree):
+            _check_key(key, origin)
+            origins[key] = origin
+            _put(merged, key, value)
+    config = _validated(merged, origins)
+    config._origins.update(origins)  # noqa: SLF001 - its own maker
+    return config
+
+
+def effective(config: Config) -> list[Setting]:
+    """List every setting with its value and where it came from, by key."""
+    dumped = config.model_dump(mode="json")
+    origins = config._origins  # noqa: SLF001 - its own module
+    return [Setting(key, _at(dumped, key), origins.get(key, "default")) for key in _keys(Config)]
+
+
+# ---- sources
+
+
+def _file_name(path: Path | None) -> str:
+    return str(path or CONFIG_FILE)
+
+
+def _from_file(path: Path | None) -> _Tree:
+    file = path or CONFIG_FILE
+    if path is None and not file.exists():
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}", hint="check the path given with --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}", hint="text values need quotes") from error
+
+
+def _from_environment() -> _Tree:
+    """Return the QALA_* variables as a tree.
+
+    A variable with `__` is always meant for the configuration. One without may belong to something else, and is an error
+    only where it looks like a misspelt key.
+    """
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX):
+            _check_variable(name)
+    return EnvSettingsSource(Config)()
+
+
+def _check_variable(name: str) -> None:
+    key = name.removeprefix(_PREFIX).lower().replace("__", ".")
+    known = _keys(Config)
+    if key in known or key in _sections(Config):
+        return
+    similar = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if "." in key or similar:
+        raise ConfigError(
+            f"the environment variable {name} sets nothing",
+            hint=_suggestion(similar, "list all keys with: qala config"),
+        )
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        _put(tree, key, value)
+    return tree
+
+
+# ---- keys
+
+
+def _check_key(key: str, origin: str) -> None:
+    known = _keys(Config)
+    if key not in known:
+        names = [*known, *_sections(Config)]
+        similar = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+        raise ConfigError(
+            f"unknown key {key!r} ({origin})", hint=_suggestion(similar, "list all keys with: qala config")
+        )
+
+
+def _suggestion(similar: Sequence[str], otherwise: str) -> str:
+    return f"did you mean {similar[0]!r}?" if similar else otherwise
+
+
+@cache
+def _keys(model: type[BaseModel], prefix: str = "") -> Sequence[str]:
+    """List the dotted keys of a model, in the order of declaration."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = _model_of(field.annotation)
+        keys += _keys(inner, f"{prefix}{name}.") if inner else [prefix + name]
+    return keys
+
+
+def _sections(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if _model_of(field.annotation)]
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _flat(tree: _Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a tree by dotted key; a table under a key that is no section is a leaf."""
+    leaves = set(_keys(Config))
+    for name, value in tree.items():
+        key = prefix + name
+        if isinstance(value, Mapping) and key not in leaves:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[name] = value
+
+
+def _at(tree: Any, key: str) -> Any:
+    for name in key.split("."):
+        tree = tree[name]
+    return tree
+
+
+# ---- checks
+
+
+def _validated(tree: dict[str, Any], origins: Mapping[str, str]) -> Config:
+    try:
+        return Config(**tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        described = _description(key)
+        raise ConfigError(
+            f"{key} = {first['input']!r} ({origins.get(key, 'default')}): {_lower(first['msg'])}",
+            hint=described or "list all keys with: qala config",
+        ) from error
+
+
+def _description(key: str) -> str:
+    model: type[BaseModel] | None = Config
+    text = ""
+    for name in key.split("."):
+        field = model.model_fields.get(name) if model else None
+        if field is None:
+            break
+        text, model = field.description or "", _model_of(field.annotation)
+    return text
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

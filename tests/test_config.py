@@ -1,0 +1,92 @@
+"""The configuration: precedence, where each value came from, and what is said of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from devices.errors import ConfigError
+from qala.config import Config, effective, load_config
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work where no qala.toml lies and no variable of the developer's own is set."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("QALA_DATA", "QALA_INGEST__MQTT", "QALA_DASHBOARDS__HTTP"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def write(text: str) -> None:
+    Path("qala.toml").write_text(text)
+
+
+def origin(config: Config, key: str) -> tuple[object, str]:
+    row = next(row for row in effective(config) if row.key == key)
+    return row.value, row.origin
+
+
+def test_without_anything_every_setting_is_a_default() -> None:
+    config = load_config()
+    assert {row.origin for row in effective(config)} == {"default"}
+    assert config.ingest.mqtt == "127.0.0.1:1883"
+    assert config.store_url == f"duckdb://{Path.cwd()}/data/readings.duckdb"
+    assert config.state_url == f"sqlite:///{Path.cwd()}/data/state.sqlite"
+
+
+def test_file_environment_and_flags_win_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('data = "from-file"\ntime_zone = "UTC"\n[ingest]\nmqtt = "127.0.0.1:1"\ntopic_root = "city"\n')
+    monkeypatch.setenv("QALA_DATA", "from-environment")
+    monkeypatch.setenv("QALA_INGEST__MQTT", "127.0.0.1:2")
+
+    config = load_config(flags={"ingest.mqtt": "127.0.0.1:3", "dashboards.http": None})
+
+    assert origin(config, "ingest.mqtt") == ("127.0.0.1:3", "flag")
+    assert origin(config, "data") == ("from-environment", "environment")
+    assert origin(config, "ingest.topic_root") == ("city", "qala.toml")
+    assert origin(config, "time_zone") == ("UTC", "qala.toml")
+    assert origin(config, "dashboards.http")[1] == "default"
+
+
+def test_a_variable_of_another_purpose_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QALA_REQUIRE_SERVERS", "1")
+    monkeypatch.setenv("QALA_SHARED", "/somewhere")
+    assert load_config().data == Path("data")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        pytest.param("dtaa = 'x'", r"unknown key 'dtaa' \(qala.toml\) \(did you mean 'data'\?\)", id="misspelt key"),
+        pytest.param("[ingest]\nmqt = 'x'", "did you mean 'ingest.mqtt'", id="misspelt key in a section"),
+        pytest.param("[ingets]\nmqtt = 'x'", "unknown key 'ingets.mqtt'", id="misspelt section"),
+        pytest.param("[ingest]\nqueue_max = 'many'", "ingest.queue_max = 'many'", id="wrong type"),
+        pytest.param("[ingest]\nenrol = 'maybe'", "'enrol' or 'reject'", id="not among the choices"),
+        pytest.param("ingest = 3", "unknown key 'ingest'", id="a section that is a number"),
+        pytest.param("data = ", "is not TOML", id="not TOML"),
+        pytest.param("time_zone = 'Almaty'", "no time zone is called 'Almaty'", id="unknown time zone"),
+        pytest.param("[ingest]\nmqtt = '0.0.0.0:1883'", "not a loopback address", id="listens to the world with MQTT"),
+        pytest.param(
+            "[dashboards]\nhttp = '0.0.0.0:80'", "not a loopback address", id="listens to the world with HTTP"
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_a_hint(toml: str, message: str) -> None:
+    write(toml)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config()
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["QALA_INGEST__MQT", "QALA_DATTA", "QALA_TIMEZONE"])
+def test_a_misspelt_variable_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(ConfigError, match="did you mean"):
+        load_config()
+
+
+def test_a_missing_file_is_an_error_only_when_it_was_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read other\.toml"):
+        load_config(Path("other.toml"))
