@@ -1,0 +1,249 @@
+"""The journal: append-only segment files that hold every message before anybody is told that it was taken.
+
+A folder holds segments named after their first message's number. A segment's numbers end where the next one's begin:
+frames beyond that were written, but their sync failed, and their messages are in the next segment. `synced` holds the
+number up to which everything is durable; readers in other processes go no further.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from devices.errors import ConflictError, UnavailableError
+from ingest.files import File, Files, LocalFiles
+from ingest.message import Message
+from ingest.published import Published, read_published
+from ingest.reader import Frame, JournalReader, Segment, list_segments
+from ingest.segments import (
+    HEADER_SIZE,
+    Row,
+    encode_frame,
+    encode_header,
+    frames,
+    parse_header,
+    read_header,
+    segment_path,
+    segments,
+)
+
+__all__ = ["Frame", "Journal", "JournalReader", "Published", "Segment", "list_segments", "read_published"]
+
+_SEGMENT_MAX = 64 * 1024 * 1024
+
+
+class Journal:
+    """The writer; one at a time for a folder. `last` is the number of the newest durable message (0: none yet)."""
+
+    def __init__(self, folder: Path, segment_max: int, files: Files) -> None:
+        self._folder = folder
+        self._segment_max = segment_max
+        self._files = files
+        self._lock = _lock(folder)
+        self._file: File | None = None
+        self._size = 0
+        self._sequence = 0
+        self._published = Published(folder / "synced")
+        self.last = 0
+        self.id = ""
+        self.bytes = 0
+
+    @classmethod
+    def open(cls, folder: Path, *, segment_max: int = _SEGMENT_MAX, files: Files | None = None) -> Journal:
+        """Open a folder's journal or begin one; cut a torn tail, make the rest durable, go on with its numbers.
+
+        Raises:
+            ConflictError: another process writes it.
+            UnavailableError: the file system refuses.
+            VersionError: a newer Qala wrote it.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            journal = cls(folder, segment_max, files or LocalFiles())
+            try:
+                journal._recover()
+            except BaseException:
+                journal.close()
+                raise
+        except OSError as error:
+            raise _unavailable(error) from error
+        return journal
+
+    def append(self, messages: Sequence[Message | Row]) -> int:
+        """Write messages as one frame, sync it, and return the first one's number. Durable on return.
+
+        Raises:
+            UnavailableError: the disk is full or failing. Nothing was taken; the same messages may be tried again.
+        """
+        if not messages:
+            return self.last + 1
+        first = self.last + 1
+        try:
+            file = self._file or self._begin()
+            frame = encode_frame(messages, sequence=self._sequence + 1, first=first)
+            self._commit(file, frame)
+        except OSError as error:
+            raise _unavailable(error) from error
+        self._sequence += 1
+        self._size += len(frame)
+        self.bytes += len(frame)
+        self.last += len(messages)
+        self._published.set(self.last)
+        if self._size >= self._segment_max:
+            self._seal()
+        return first
+
+    def prune(self, keep_free_bytes: int, upto: int) -> int:
+        """Delete oldest segments while the file system has less free space than `keep_free_bytes`; return bytes freed.
+
+        Only segments whose every message is numbered <= `upto` are deleted, and never the newest segment.
+        """
+        freed = 0
+        starts = segments(self._folder)
+        for first, following in itertools.pairwise(starts):
+            if following - 1 > upto or self._files.free(self._folder) >= keep_free_bytes:
+                break
+            path = segment_path(self._folder, first)
+            size = path.stat().st_size
+            self._files.remove(path)
+            freed += size
+        if freed:
+            self._files.sync_folder(self._folder)
+            self.bytes -= freed
+        return freed
+
+    def close(self) -> None:
+        """Close the files. Whatever was appended is durable already."""
+        self._seal()
+        self._published.close()
+        os.close(self._lock)
+
+    def _recover(self) -> None:
+        starts = self._whole_segments()
+        self.bytes = sum(segment_path(self._folder, first).stat().st_size for first in starts)
+        if starts:
+            self._resume(starts[-1])
+        else:
+            self.last = self._published.get()
+        self.id = self._identify(starts)
+        self._published.set(self.last)
+
+    def _whole_segments(self) -> list[int]:
+        """List the segments, without one whose making was interrupted before it had a header."""
+        starts = segments(self._folder)
+        if starts and segment_path(self._folder, starts[-1]).stat().st_size < HEADER_SIZE:
+            self._files.remove(segment_path(self._folder, starts.pop()))
+            self._files.sync_folder(self._folder)
+        return starts
+
+    def _resume(self, first: int) -> None:
+        """Go on with the newest segment, or seal it where its header or something that was synced is damaged."""
+        path = segment_path(self._folder, first)
+        data = path.read_bytes()
+        intact = parse_header(data, path) is not None
+        self.last, stop = first - 1, HEADER_SIZE
+        for raw in frames(data):
+            self.last, self._sequence, stop = raw.first + raw.messages - 1, raw.sequence, raw.stop
+        synced = self._published.get()
+        self._file, self._size = self._files.open(path), stop
+        if intact and synced <= self.last:
+            self._file.truncate(stop)
+        self._file.sync()
+        self._files.sync_folder(self._folder)
+        if not intact or synced > self.last or stop >= self._segment_max:
+            self._seal()
+        self.last = max(self.last, synced)
+
+    def _identify(self, starts: list[int]) -> str:
+        """Find the journal's id in its file, or else in a segment's header; make one for a new journal."""
+        path = self._folder / "id"
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_text()
+        headers = (read_header(segment_path(self._folder, first)) for first in starts)
+        found = next((header.journal for header in headers if header), None) or secrets.token_hex(16)
+        draft = path.with_suffix(".new")
+        with draft.open("w") as file:
+            file.write(found)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        self._files.sync_folder(self._folder)
+        return found
+
+    def _begin(self) -> File:
+        """Make the next segment. One of the same name holds nothing that was acknowledged, and is replaced."""
+        path = segment_path(self._folder, self.last + 1)
+        with contextlib.suppress(FileNotFoundError):
+            self._files.remove(path)
+        file = self._files.create(path)
+        try:
+            _write_all(file, encode_header(self.id, self.last + 1))
+            self._files.sync_folder(self._folder)
+        except OSError:
+            file.close()
+            with contextlib.suppress(OSError):
+                self._files.remove(path)
+            raise
+        self._file, self._size, self._sequence = file, HEADER_SIZE, 0
+        self.bytes += HEADER_SIZE
+        return file
+
+    def _commit(self, file: File, frame: bytes) -> None:
+        try:
+            _write_all(file, frame)
+        except OSError:
+            self._cut(file)
+            raise
+        try:
+            file.sync()
+        except OSError:
+            # The kernel may have dropped the pages and call the next sync of this file a success.
+            self._cut(file)
+            self._seal()
+            raise
+
+    def _cut(self, file: File) -> None:
+        """Take back what was written of a frame; where even that fails, write no more to this file."""
+        try:
+            file.truncate(self._size)
+        except OSError:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+
+
+def _lock(folder: Path) -> int:
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise ConflictError(
+            f"another process writes the journal in {folder}", hint="stop the other door, or use another data folder"
+        ) from error
+    return fd
+
+
+def _unavailable(error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"the journal cannot be written: {error.strerror or error}",
+        hint="free space or repair the disk; messages are taken again as soon as it can be written",
+    )
+
+
+def _write_all(file: File, data: bytes) -> None:
+    written = file.write(data)
+    while written < len(data):
+        more = file.write(data[written:])
+        if more <= 0:
+            raise OSError("the file takes no more bytes")
+        written += more
