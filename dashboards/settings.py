@@ -32,23 +32,27 @@ class DashboardsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    http: str = Field("127.0.0.1:8080", description="HOST:PORT of the API and the page; loopback only")
-    page: Path = Field(_WEB, description="folder of the built page")
-    basemap: Path = Field(_BASEMAP, description="GeoJSON file drawn under the zones")
-    page_default: int = Field(1_000, ge=1, description="rows of a list where the request names no limit")
-    page_max: int = Field(10_000, ge=1, description="largest limit of a JSON list")
-    export_max: int = Field(500_000, ge=1, description="largest limit of a CSV or Arrow answer, and its default")
-    overview_points_max: int = Field(2_000, ge=1, description="most points of a series in an overview")
-    overview_series_max: int = Field(50, ge=1, description="most series in an overview")
-    range_max_days: int = Field(3_660, ge=1, description="longest time range of a request [days]")
-    body_max: int = Field(65_536, ge=1, description="largest request body [bytes]")
-    live_clients_max: int = Field(1_000, ge=1, description="most live streams at once")
-    live_flush_s: float = Field(1.0, gt=0, description="live changes are sent at most this often [s]")
-    live_tick_s: float = Field(5.0, gt=0, description="a tick is sent this often [s]")
-    live_items_max: int = Field(5_000, ge=1, description="most readings, values or alerts in one live event")
-    late_after: float = Field(3.0, gt=0, description="a device is late after this many of its intervals")
-    silent_after: float = Field(10.0, gt=0, description="a device is silent after this many of its intervals")
-    behind_s: float = Field(30.0, gt=0, description="projector or scheduler this far behind: the system is degraded [s]")
+    http: str = Field(default="127.0.0.1:8080", description="HOST:PORT of the API and the page; loopback only")
+    page: Path = Field(default=_WEB, description="folder of the built page")
+    basemap: Path = Field(default=_BASEMAP, description="GeoJSON file drawn under the zones")
+    page_default: int = Field(default=1_000, ge=1, description="rows of a list where the request names no limit")
+    page_max: int = Field(default=10_000, ge=1, description="largest limit of a JSON list")
+    export_max: int = Field(
+        default=500_000, ge=1, description="largest limit of a CSV or Arrow answer, and its default"
+    )
+    overview_points_max: int = Field(default=2_000, ge=1, description="most points of a series in an overview")
+    overview_series_max: int = Field(default=50, ge=1, description="most series in an overview")
+    range_max_days: int = Field(default=3_660, ge=1, description="longest time range of a request [days]")
+    body_max: int = Field(default=65_536, ge=1, description="largest request body [bytes]")
+    live_clients_max: int = Field(default=1_000, ge=1, description="most live streams at once")
+    live_flush_s: float = Field(default=1.0, gt=0, description="live changes are sent at most this often [s]")
+    live_tick_s: float = Field(default=5.0, gt=0, description="a tick is sent this often [s]")
+    live_items_max: int = Field(default=5_000, ge=1, description="most readings, values or alerts in one live event")
+    late_after: float = Field(default=3.0, gt=0, description="a device is late after this many of its intervals")
+    silent_after: float = Field(default=10.0, gt=0, description="a device is silent after this many of its intervals")
+    behind_s: float = Field(
+        default=30.0, gt=0, description="projector or scheduler this far behind: the system is degraded [s]"
+    )
 
     @field_validator("http")
     @classmethod
@@ -57,7 +61,9 @@ class DashboardsSettings(BaseModel):
         if not colon or not port.isdecimal() or int(port) > 65_535:
             raise ValueError(f"{value!r} is not HOST:PORT, as in 127.0.0.1:8080")
         if not is_loopback(host):
-            raise ValueError(f"{host!r} is not a loopback address: until there is authentication, use 127.0.0.1 or [::1]")
+            raise ValueError(
+                f"{host!r} is not a loopback address: until there is authentication, use 127.0.0.1 or [::1]"
+            )
         return value
 
     @property
