@@ -106,23 +106,24 @@ def _bounds(fail_low: float, fail_high: float, low: float, high: float) -> Bound
 # QARTOD manuals and of Kazakhstan's climate (Almaty region: -42 to 45 degC), to be tuned per device model. Gas limits were
 # set in ppb and ppm and converted at 20 degC and 1013.25 hPa (Directive 2008/50/EC, Annex VI): NO2 1.91, O3 2.00, SO2 2.66
 # ug/m3 a ppb, CO 1.16 mg/m3 a ppm. Traffic: Chen et al. 2003, TRR 1855 (3000 veh/h a lane is impossible; here six lanes),
-# speeds over 200 km/h likewise. Voltage: EN 50160, 230 V -15 %, +10 %. Steps and spikes stand above what real air and
-# traffic do, since a suspect reading is left out of every indicator.
+# speeds over 200 km/h likewise. Voltage: EN 50160, 230 V -15 %, +10 % and the meters' own tolerance. Suspect ranges, steps
+# and spikes stand above what real air and traffic do, since a suspect reading is left out of every indicator: a winter of
+# hourly PM2.5 in Beijing went over 500 ug/m3 in 56 of 12,675 readings, and none of its steps is flagged here.
 
 _GAS_STUCK_S = 6 * HOUR_S
 _UNBOUNDED = _bounds(0.0, inf, 0.0, inf)
 
 _AIR = (
     Quantity(
-        "pm1", "ug/m3", title="PM1", bounds=_bounds(0, 1000, 0, 500), resolution=0.1,
+        "pm1", "ug/m3", title="PM1", bounds=_bounds(0, 1000, 0, 800), resolution=0.1,
         step_max_per_h=400, spike_max=150, stuck_after_s=_GAS_STUCK_S,
     ),
     Quantity(
-        "pm2_5", "ug/m3", title="PM2.5", bounds=_bounds(0, 1000, 0, 500), resolution=0.1,
+        "pm2_5", "ug/m3", title="PM2.5", bounds=_bounds(0, 1000, 0, 800), resolution=0.1,
         step_max_per_h=400, spike_max=150, stuck_after_s=_GAS_STUCK_S,
     ),
     Quantity(
-        "pm10", "ug/m3", title="PM10", bounds=_bounds(0, 2000, 0, 1000), resolution=0.1,
+        "pm10", "ug/m3", title="PM10", bounds=_bounds(0, 2000, 0, 1500), resolution=0.1,
         step_max_per_h=1000, spike_max=400, stuck_after_s=_GAS_STUCK_S,
     ),
     Quantity(
