@@ -24,3 +24,7 @@ class WebhookChannel:
         """Deliver one notice. Raises httpx.HTTPError where the endpoint does not take it."""
         answer = self._client.post(self._url, json=dict(notice), headers={"Idempotency-Key": notice["key"]})
         answer.raise_for_status()
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client.close()

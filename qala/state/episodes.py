@@ -1,4 +1,7 @@
-"""Alert episodes, their acknowledgement, and the notices that people were sent about them."""
+"""Alert episodes, their acknowledgement, and the notices that people were sent about them.
+
+Episodes follow from values and may change when those do; notices are append-only: what people were told is not rewritten.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Engine,
     Float,
     Index,
@@ -19,6 +23,7 @@ from sqlalchemy import (
     Table,
     and_,
     func,
+    insert,
     or_,
     select,
     update,
@@ -27,7 +32,18 @@ from sqlalchemy import (
 from devices.errors import ConflictError, NotFoundError
 from qala.state.database import METADATA
 
-__all__ = ["EpisodeRow", "NoticeRow", "acknowledge", "counts", "episode", "episodes", "notices"]
+__all__ = [
+    "EpisodeRow",
+    "NoticeRow",
+    "acknowledge",
+    "add_notice",
+    "counts",
+    "episode",
+    "episodes",
+    "notices",
+    "overlapping",
+    "put_episode",
+]
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
@@ -42,9 +58,11 @@ EPISODE = Table(
     Column("state", String, nullable=False),  # "firing", "ended", "withdrawn"
     Column("start_us", BigInteger, nullable=False),
     Column("end_us", BigInteger),
+    Column("fired_us", BigInteger),
     Column("indicator", String, nullable=False),
     Column("window", String, nullable=False),
     Column("value", Float),
+    Column("last", Float),
     Column("threshold", Float),
     Column("ack_actor", String),
     Column("ack_comment", String),
@@ -93,6 +111,8 @@ class EpisodeRow(msgspec.Struct, frozen=True):
     ack_comment: str | None
     ack_us: int | None
     updated_us: int
+    fired_us: int | None = None  # end of the window in which the breach had lasted long enough
+    last: float | None = None  # the indicator's last number in it
 
 
 class NoticeRow(msgspec.Struct, frozen=True):
@@ -178,3 +198,42 @@ def notices(engine: Engine, episode: str) -> list[NoticeRow]:
     query = select(NOTICE).where(NOTICE.c.episode == episode).order_by(NOTICE.c.id)
     with engine.connect() as connection:
         return [NoticeRow(**row) for row in connection.execute(query).mappings()]
+
+
+def overlapping(connection: Connection, rule: str, zone: str, kind: str, start_us: int) -> list[EpisodeRow]:
+    """List the episodes of a rule in a zone that reach beyond a time, the oldest first; withdrawn ones are left out."""
+    query = (
+        select(EPISODE)
+        .where(EPISODE.c.rule == rule, EPISODE.c.zone == zone, EPISODE.c.kind == kind, EPISODE.c.state != "withdrawn")
+        .where(or_(EPISODE.c.end_us.is_(None), EPISODE.c.end_us > start_us))
+        .order_by(EPISODE.c.start_us)
+    )
+    return [EpisodeRow(**row) for row in connection.execute(query).mappings()]
+
+
+def put_episode(connection: Connection, row: EpisodeRow) -> EpisodeRow:
+    """Write an episode under its id, keeping an acknowledgement that is there, and return it as it then stands."""
+    fields = msgspec.structs.asdict(row)
+    kept = {name: fields.pop(name) for name in ("ack_actor", "ack_comment", "ack_us")}
+    changed = connection.execute(update(EPISODE).where(EPISODE.c.id == row.id).values(**fields))
+    if changed.rowcount == 0:
+        connection.execute(insert(EPISODE).values(**fields, **kept))
+    return EpisodeRow(**connection.execute(select(EPISODE).where(EPISODE.c.id == row.id)).mappings().one())
+
+
+def add_notice(
+    connection: Connection,
+    *,
+    episode: str,
+    kind: str,
+    time_us: int,
+    body: dict[str, Any],
+    recorded_us: int,
+    suppressed: bool,
+) -> str:
+    """Append a notice and return its idempotency key: the episode's id and the count of its notices."""
+    said = connection.execute(select(func.count()).select_from(NOTICE).where(NOTICE.c.episode == episode)).scalar_one()
+    key = f"{episode}-{said + 1}"
+    row = {"episode": episode, "kind": kind, "time_us": time_us, "key": key, "body": {**body, "key": key}}
+    connection.execute(insert(NOTICE).values(**row, recorded_us=recorded_us, suppressed=suppressed, attempts=0))
+    return key

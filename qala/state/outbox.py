@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from qala.state.database import METADATA
+from qala.state.episodes import NOTICE
 
 __all__ = ["Delivery", "add_deliveries", "due_deliveries", "mark_delivered", "mark_failed"]
 
@@ -72,16 +73,22 @@ def due_deliveries(engine: Engine, now_us: int, limit: int) -> list[Delivery]:
 
 
 def mark_delivered(engine: Engine, delivery: Delivery, now_us: int) -> None:
-    """Note that a channel took a notice."""
-    _update(engine, delivery, sent_us=now_us, attempts=delivery.attempts + 1, last_error=None)
+    """Note that a channel took a notice; the notice counts as sent when every channel did."""
+    with engine.begin() as connection:
+        _update(connection, delivery, sent_us=now_us, attempts=delivery.attempts + 1, last_error=None)
+        waiting = select(deliveries.c.key).where(deliveries.c.key == delivery.key, deliveries.c.sent_us.is_(None))
+        if connection.execute(waiting).first() is None:
+            connection.execute(update(NOTICE).where(NOTICE.c.key == delivery.key).values(sent_us=now_us))
 
 
 def mark_failed(engine: Engine, delivery: Delivery, error: str, next_us: int) -> None:
     """Note a failed attempt and when to try again."""
-    _update(engine, delivery, next_us=next_us, attempts=delivery.attempts + 1, last_error=error[:500])
-
-
-def _update(engine: Engine, delivery: Delivery, **changed: object) -> None:
-    where = and_(deliveries.c.key == delivery.key, deliveries.c.channel == delivery.channel)
     with engine.begin() as connection:
-        connection.execute(update(deliveries).where(where).values(**changed))
+        _update(connection, delivery, next_us=next_us, attempts=delivery.attempts + 1, last_error=error[:500])
+
+
+def _update(connection: Connection, delivery: Delivery, **changed: object) -> None:
+    where = and_(deliveries.c.key == delivery.key, deliveries.c.channel == delivery.channel)
+    connection.execute(update(deliveries).where(where).values(**changed))
+    tried = update(NOTICE).where(NOTICE.c.key == delivery.key).values(attempts=NOTICE.c.attempts + 1)
+    connection.execute(tried)
