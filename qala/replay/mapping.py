@@ -19,13 +19,8 @@ from devices.errors import ConfigError
 
 __all__ = ["CsvMapping", "Planned", "load_mapping", "plan", "registry_of", "shipped"]
 
-CYRILLIC = dict(
-    zip(
-        "абвгдеёжзийклмнопрстуфхцчшщъыьэюяәғқңөұүһі",
-        ["a", "b", "v", "g", "d", "e", "e", "zh", "z", "i", "i", "k", "l", "m", "n", "o", "p", "r", "s", "t", "u", "f", "kh", "ts", "ch", "sh", "sch", "_", "y", "_", "e", "yu", "ya", "a", "g", "q", "n", "o", "u", "u", "h", "i"],
-        strict=True,
-    )
-)
+LATIN = "a b v g d e e zh z i i k l m n o p r s t u f kh ts ch sh sch _ y _ e yu ya a g q n o u u h i"
+CYRILLIC = dict(zip("абвгдеёжзийклмнопрстуфхцчшщъыьэюяәғқңөұүһі", LATIN.split(), strict=True))
 
 
 class _Time(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -191,11 +186,11 @@ def device_name(template: str, row: Mapping[str, str]) -> str:
 
 
 class _LocalClock:
-    """Reads times, and tells the two hours of a clock set back apart: a device's repeated local time is the second one."""
+    """Reads times, and tells the two hours of a clock set back apart: a device's times go on, so an hour that it has had is the second one."""
 
     def __init__(self, zone: str) -> None:
         self._zone = ZoneInfo(zone)
-        self._last: dict[str, tuple[datetime, int]] = {}
+        self._last_us: dict[str, int] = {}
 
     def utc_us(self, device: str, text: str) -> int:
         try:
@@ -204,13 +199,10 @@ class _LocalClock:
             raise ConfigError(f"{text!r} is not a time", hint="times are ISO 8601, with or without an offset") from None
         if moment.tzinfo is not None:
             return _us(moment)
-        last, last_us = self._last.get(device, (datetime.min, -1))
         first_us, second_us = (_us(moment.replace(tzinfo=self._zone, fold=fold)) for fold in (0, 1))
-        is_second = second_us != first_us and (
-            moment <= last if last_us == first_us else moment > last and last_us > first_us
-        )
-        chosen = second_us if is_second else first_us
-        self._last[device] = (moment, chosen)
+        last_us = self._last_us.get(device)
+        chosen = second_us if last_us is not None and first_us <= last_us < second_us else first_us
+        self._last_us[device] = chosen
         return chosen
 
 
