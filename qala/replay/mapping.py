@@ -186,7 +186,7 @@ def device_name(template: str, row: Mapping[str, str]) -> str:
 
 
 class _LocalClock:
-    """Reads times, and tells the two hours of a clock set back apart: a device's times go on, so an hour that it has had is the second one."""
+    """Reads times, and tells the two hours of a clock set back apart: an hour that a device has had is the second."""
 
     def __init__(self, zone: str) -> None:
         self._zone = ZoneInfo(zone)
