@@ -97,7 +97,7 @@ def aggregate_flags(*flags: UInt8Array) -> UInt8Array:
     return _BY_RANK[rank]
 
 
-def point_flags(  # noqa: PLR0917 - two pairs of bounds
+def point_flags(
     value: Float64Array,
     reported: UInt8Array,
     fail_low: Float64Array | float,
