@@ -84,7 +84,7 @@ class IngestSettings(BaseModel):
 
     flush_ms: float = Field(100.0, ge=0, description="How long the projector holds back to batch new messages [ms].")
     batch_max: int = Field(50_000, ge=1, description="Most messages that the projector takes in one batch.")
-    readings_max: int = Field(10_000, ge=1, description="Most readings in one message.")
+    readings_max: int = Field(5_000, ge=1, description="Most readings in one message.")
     future_max_s: int = Field(300, ge=0, description="A reading further ahead of its receipt is rejected [s].")
     earliest: dt.date = Field(dt.date(2000, 1, 1), description="A reading before this UTC day is rejected.")
     rejected_max: int = Field(100_000, ge=0, description="Rejected rows that are kept; the oldest go first.")
