@@ -31,6 +31,7 @@ __all__ = ["CONFIG_FILE", "Config", "Setting", "effective", "load_config"]
 
 CONFIG_FILE = Path("qala.toml")
 _PREFIX = "QALA_"
+_SOCKET_MAX = 107  # bytes of a unix socket's address on Linux (unix(7))
 
 _Tree = Mapping[str, Any]
 
@@ -131,6 +132,7 @@ def load_config(path: Path | None = None, *, flags: Mapping[str, Any] | None = N
             origins[key] = origin
             _put(merged, key, value)
     config = _validated(merged, origins)
+    _check_length(config.folder)
     config._origins.update(origins)  # noqa: SLF001 - its own maker
     return config
 
@@ -269,6 +271,16 @@ def _validated(tree: dict[str, Any], origins: Mapping[str, str]) -> Config:
             f"{key} = {first['input']!r} ({origins.get(key, 'default')}): {_lower(first['msg'])}",
             hint=described or "list all keys with: qala config",
         ) from error
+
+
+def _check_length(folder: Path) -> None:
+    """Make sure that the folder's sockets have addresses. Raises ConfigError."""
+    longest = _SOCKET_MAX - len("/projector.sock")
+    if len(os.fsencode(folder)) > longest:
+        raise ConfigError(
+            f"the path of the data folder is longer than {longest} bytes, too long for the sockets in it: {folder}",
+            hint="choose a shorter one with --data",
+        )
 
 
 def _description(key: str) -> str:

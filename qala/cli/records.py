@@ -1,0 +1,167 @@
+"""Commands that list what is there, and the few that change it."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from qala.cli.shell import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    LimitOption,
+    app,
+    ask,
+    configuration,
+    say,
+    show,
+)
+
+journal = typer.Typer(help="The journal: what was acknowledged.", no_args_is_help=True)
+rejected = typer.Typer(help="Messages and readings that were not accepted.", no_args_is_help=True)
+devices = typer.Typer(help="Devices of the registry, and candidates for it.", no_args_is_help=True)
+alerts = typer.Typer(help="Alert episodes.", no_args_is_help=True)
+app.add_typer(journal, name="journal")
+app.add_typer(rejected, name="rejected")
+app.add_typer(devices, name="devices")
+app.add_typer(alerts, name="alerts")
+
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this reason.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Only of this device.", metavar="FLEET/DEVICE")]
+
+
+@journal.command("ls")
+def journal_ls(
+    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 20, as_json: JsonOption = False
+) -> None:
+    """List the newest messages of the journal."""
+    from ingest.journal import JournalReader
+
+    reader = JournalReader(configuration(config, data).folder / "journal")
+    after = max(reader.first() - 1, reader.synced() - limit)
+    rows = [
+        _message(number, message)
+        for frame in reader.read(after, limit=limit)
+        for number, message in enumerate(frame.messages, start=frame.first)
+        if number > after
+    ]
+    say(f"journal {reader.id}: messages {reader.first()} to {reader.synced()}, {reader.damaged} damaged")
+    show(rows[-limit:], ["number", "received", "type", "client", "topic", "bytes", "payload"], as_json=as_json)
+
+
+def _message(number: int, message: Any) -> dict[str, Any]:
+    from ingest.message import MessageType
+
+    return {
+        "number": number,
+        "received": datetime.fromtimestamp(message.received_us / 1e6, UTC).isoformat(timespec="milliseconds"),
+        "type": MessageType(message.type).name.lower(),
+        "client": message.client,
+        "topic": message.topic,
+        "bytes": len(message.payload),
+        "payload": message.payload[:60].decode("utf-8", "replace"),
+    }
+
+
+@rejected.command("ls")
+def rejected_ls(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    reason: ReasonOption = None,
+    device: DeviceOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List rejected messages and readings, with the reasons."""
+    rows = ask(config, data, lambda api: api.items("/rejected", limit=limit, reason=reason, device=device))
+    show(rows, ["received", "reason", "detail", "device", "key", "topic"], as_json=as_json)
+
+
+@rejected.command("replay")
+def rejected_replay(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    reason: ReasonOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode rejected messages again, with today's registry and formats."""
+    body = {name: value for name, value in (("reason", reason), ("device", device)) if value is not None}
+    done = ask(config, data, lambda api: api.post("/rejected/replay", body))
+    show([done], ["replayed", "accepted", "still_rejected"], as_json=as_json)
+
+
+@devices.command("ls")
+def devices_ls(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only of this kind.")] = None,
+    zone: Annotated[str | None, typer.Option("--zone", help="Only in this zone.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="live, late, silent or never.")] = None,
+    limit: LimitOption = 10_000,
+    as_json: JsonOption = False,
+) -> None:
+    """List the devices of the registry and how they are."""
+    rows = ask(config, data, lambda api: api.items("/devices", limit=limit, kind=kind, zone=zone, state=state))
+    show(rows, ["id", "kind", "name", "state", "last_time", "zones"], as_json=as_json)
+
+
+@devices.command("candidates")
+def devices_candidates(
+    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 1000, as_json: JsonOption = False
+) -> None:
+    """List devices that sent messages and are not in the registry."""
+    rows = ask(config, data, lambda api: api.items("/candidates", limit=limit))
+    show(rows, ["device", "first", "last", "messages"], as_json=as_json)
+
+
+@devices.command("admit")
+def devices_admit(
+    device: Annotated[str, typer.Argument(metavar="FLEET/DEVICE")],
+    kind: Annotated[str, typer.Option("--kind", help="Its kind.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    name: Annotated[str | None, typer.Option("--name", help="What people call it.")] = None,
+    zones: Annotated[
+        list[str] | None, typer.Option("--zone", help="A zone it stands in; several may be given.")
+    ] = None,
+    interval_s: Annotated[int | None, typer.Option("--interval", min=1, help="Seconds between its readings.")] = None,
+    lat: Annotated[float | None, typer.Option("--lat")] = None,
+    lon: Annotated[float | None, typer.Option("--lon")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a device into the registry and replay what it sent before."""
+    given = {"name": name, "zones": zones or None, "interval_s": interval_s, "lat": lat, "lon": lon}
+    body = {"id": device, "kind": kind} | {key: value for key, value in given.items() if value is not None}
+    show([ask(config, data, lambda api: api.post("/devices", body))], ["id", "kind", "state", "zones"], as_json=as_json)
+
+
+@alerts.command("ls")
+def alerts_ls(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    state: Annotated[str, typer.Option("--state", help="firing, ended, withdrawn or all.")] = "firing",
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List alert episodes, newest first."""
+    rows = ask(config, data, lambda api: api.items("/alerts", limit=limit, state=state))
+    show(rows, ["id", "severity", "title", "zone", "state", "start", "end", "value", "unit"], as_json=as_json)
+
+
+@alerts.command("ack")
+def alerts_ack(
+    alert: Annotated[str, typer.Argument(metavar="ID")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    comment: Annotated[str, typer.Option("--comment", help="What is being done about it.")] = "",
+    actor: Annotated[str | None, typer.Option("--actor", help="Who acknowledges; by default the user.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Acknowledge an alert: somebody is looking after it."""
+    body = {"actor": actor or getpass.getuser(), "comment": comment}
+    row = ask(config, data, lambda api: api.post(f"/alerts/{alert}/acknowledge", body))
+    show([row], ["id", "title", "zone", "state", "acknowledged"], as_json=as_json)

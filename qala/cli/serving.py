@@ -1,0 +1,119 @@
+"""Commands that run something until they are stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qala.cli.shell import (
+    ConfigOption,
+    DataOption,
+    HttpOption,
+    MqttOption,
+    ParentOption,
+    app,
+    configuration,
+    say,
+)
+
+RehearseOption = Annotated[bool, typer.Option("--rehearse", help="With the rehearsal city and its sensors.")]
+
+_FORMER_S = 5.0  # how long the locks of a process that just ended are waited for
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    http: HttpOption = None,
+    mqtt: MqttOption = None,
+    rehearse: RehearseOption = False,
+) -> None:
+    """Run the whole of Qala: the door and the server, restarted when one of them dies."""
+    from qala.run import run as run_children
+
+    loaded = configuration(config, data, http=http, mqtt=mqtt)
+    flags = _flags(config=config, data=data, http=http, mqtt=mqtt)
+
+    def ready(seconds: float) -> None:
+        _announce(loaded.dashboards.http, loaded.ingest.mqtt, loaded.folder, seconds)
+
+    say("starting")
+    raise typer.Exit(run_children(loaded, flags, rehearse=rehearse, say=say, ready=ready))
+
+
+@app.command()
+def door(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    mqtt: MqttOption = None,
+    http: HttpOption = None,
+    parent: ParentOption = None,
+) -> None:
+    """Run the door alone: it takes messages over MQTT and makes them durable."""
+    _follow(parent)
+    from ingest.door import serve_door
+
+    from qala.process import Hold
+
+    loaded = configuration(config, data, mqtt=mqtt, http=http)
+    hold = Hold(loaded.folder / "door.lock", wait_s=_FORMER_S)
+    serve_door(loaded.ingest, loaded.folder)
+    hold.release()
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    http: HttpOption = None,
+    mqtt: MqttOption = None,
+    rehearse: RehearseOption = False,
+    parent: ParentOption = None,
+) -> None:
+    """Run the server alone: it projects the journal, computes indicators and alerts, and answers the API and the page."""
+    _follow(parent)
+    from qala.serve import serve as serve_until_stopped
+
+    serve_until_stopped(configuration(config, data, http=http, mqtt=mqtt), rehearse=rehearse)
+
+
+@app.command()
+def rehearse(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    mqtt: MqttOption = None,
+    http: HttpOption = None,
+    parent: ParentOption = None,
+) -> None:
+    """Publish the rehearsal city's last 48 hours over MQTT, as far as they are missing, then live on in real time."""
+    _follow(parent)
+    from qala.rehearse import rehearse as publish
+
+    publish(configuration(config, data, mqtt=mqtt, http=http), say=say)
+
+
+def _follow(parent: int | None) -> None:
+    if parent is not None:
+        from qala.process import end_with_parent
+
+        end_with_parent(parent)
+
+
+def _flags(**given: str | Path | None) -> list[str]:
+    return [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+def _announce(http: str, mqtt: str, folder: Path, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("  page", f"[bold]http://{http}/[/]")
+    table.add_row("  sensors", f"mqtt://{mqtt}")
+    table.add_row("  data", str(folder))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[bold green]Qala is running[/] (ready in {seconds:.1f} s; Ctrl-C stops it)")
+    console.print(table)

@@ -1,0 +1,85 @@
+"""What the processes of one Qala need of the system: one owner a folder, children that end with their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from devices.errors import ConflictError, UnavailableError
+
+__all__ = ["Hold", "end_with_parent", "holder"]
+
+_PR_SET_PDEATHSIG = 1
+_RETRY_S = 0.05
+
+
+class Hold:
+    """A file that one process at a time holds; the system lets go of it when the process ends, however it ends."""
+
+    def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
+        """Take hold of the file, waiting for a former owner to end.
+
+        Raises ConflictError where another process holds it, UnavailableError where it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot write {path}: {error.strerror}", hint="choose a folder that you own with --data"
+            ) from error
+        deadline = time.monotonic() + wait_s
+        while not self._locked():
+            if time.monotonic() >= deadline:
+                raise self._conflict(path)
+            time.sleep(_RETRY_S)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._file)
+
+    def _locked(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _conflict(self, path: Path) -> ConflictError:
+        owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(self._file)
+        return ConflictError(
+            f"the data folder {path.parent} is in use by process {owner}",
+            hint="stop that one, or choose another folder with --data",
+        )
+
+
+def holder(path: Path) -> int | None:
+    """Return the process that holds a file, or None."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(file, 32, 0).decode(errors="replace").strip()
+        return int(text) if text.isdecimal() else 0
+    finally:
+        os.close(file)
+    return None
+
+
+def end_with_parent(parent: int) -> None:
+    """Get SIGTERM when the parent ends, even by SIGKILL; end at once where it is gone already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl failed")
+    if os.getppid() != parent:
+        sys.exit(1)

@@ -1,0 +1,264 @@
+"""`qala run`: the parent of the door and the serving process. It restarts a child that died, and takes them down with it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from devices.errors import UnavailableError
+from qala.config import Config
+from qala.process import Hold
+
+__all__ = ["BACKOFF_S", "STOP_S", "Child", "Supervisor", "answers", "is_free", "run"]
+
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Waits before a child is started again, by how often it ended in a row [s]."""
+STOP_S = 4.5
+"""How long children may take to end by themselves [s]."""
+_STEADY_S = 60.0  # a child that lived so long is trusted again
+_FORMER_S = 5.0  # how long the ports and locks of a run that just ended are waited for
+_READY_S = 60.0
+_LOOK_S = 0.05
+_ROUND_S = 1.0
+_USAGE = 2  # exit code of a wrong configuration: starting again does not help
+
+Say = Callable[[str], None]
+
+
+class Child:
+    """One process that is started again when it ends."""
+
+    def __init__(self, name: str, command: Sequence[str], *, once: bool = False) -> None:
+        self.name = name
+        self.ended = False
+        self._command = [sys.executable, "-m", "qala", *command, "--parent", str(os.getpid())]
+        self._once = once  # has nothing more to do when it ended well
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._again_at = 0.0
+        self._failures = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process in a group of its own: the terminal's Ctrl-C is for the parent."""
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - our own
+        self._started = time.monotonic()
+
+    def look(self) -> int | None:
+        """Start it again when its time has come. Return the exit code at the moment it is found ended."""
+        if self.ended:
+            return None
+        if self._process is None:
+            if time.monotonic() >= self._again_at:
+                self.start()
+            return None
+        code = self._process.poll()
+        if code is not None:
+            self._note(code)
+        return code
+
+    def _note(self, code: int) -> None:
+        self._process = None
+        if self._once and code == 0:
+            self.ended = True
+            return
+        if time.monotonic() - self._started > _STEADY_S:
+            self._failures = 0
+        self._again_at = time.monotonic() + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures += 1
+
+    def wait_s(self) -> float:
+        """Tell how long nothing needs to be done for it [s]."""
+        if self.ended or self._process is not None:
+            return _ROUND_S
+        return max(0.0, self._again_at - time.monotonic())
+
+    def terminate(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+
+    def join(self, deadline: float) -> bool:
+        """Wait for its end until a deadline, kill it then; tell whether it ended by itself."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return False
+        return True
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+class Supervisor:
+    """Children that live until the supervisor is told to stop."""
+
+    def __init__(self, children: Sequence[Child], say: Say) -> None:
+        self.children = list(children)
+        self.stopping = False
+        self._say = say
+        self._wake, self._woken = socket.socketpair()
+        for end in (self._wake, self._woken):
+            end.setblocking(False)
+
+    def add(self, child: Child) -> None:
+        child.start()
+        self.children.append(child)
+
+    def start(self) -> None:
+        for child in self.children:
+            child.start()
+
+    def round(self, timeout_s: float) -> list[tuple[Child, int]]:
+        """Wait for something to happen, at most so long; return the children that were found ended."""
+        wait_s = min([timeout_s, *(child.wait_s() for child in self.children)])
+        select.select([self._woken], [], [], wait_s)
+        self._drain()
+        if self.stopping:
+            return []
+        found = [(child, child.look()) for child in self.children]
+        return [(child, code) for child, code in found if code is not None]
+
+    def stop(self) -> None:
+        """Take all children down, the last started first, within STOP_S."""
+        deadline = time.monotonic() + STOP_S
+        for child in reversed(self.children):
+            child.terminate()
+        for child in reversed(self.children):
+            if not child.join(deadline):
+                self._say(f"{child.name} did not end in time and was killed")
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let SIGTERM, SIGINT and SIGHUP ask for the end, and every SIGCHLD wake the round."""
+
+        def ask(_number: int, _frame: object) -> None:
+            self.stopping = True
+
+        asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, ask) for number in asked}
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        wakeup = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _drain(self) -> None:
+        try:
+            while self._woken.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+
+def run(
+    config: Config,
+    flags: Sequence[str],
+    *,
+    rehearse: bool = False,
+    say: Say,
+    ready: Callable[[float], None],
+) -> int:
+    """Run the door and the serving process, and with `rehearse` the rehearsal city, until a signal; return the exit code.
+
+    `flags` are those that the children need to come to the same configuration. `ready` is called once, with the seconds
+    it took, when both answer. Raises ConflictError where the data folder is in use, UnavailableError where a port is.
+    """
+    began = time.monotonic()
+    hold = Hold(config.folder / "run.lock")
+    wait_for_ports(config)
+    city = ["--rehearse"] if rehearse else []
+    supervisor = Supervisor([Child("the door", ["door", *flags]), Child("the server", ["serve", *city, *flags])], say)
+    with supervisor.signals():
+        try:
+            supervisor.start()
+            code = _until_ready(supervisor, config, say)
+            if code == 0 and not supervisor.stopping:
+                ready(time.monotonic() - began)
+                if rehearse:
+                    supervisor.add(Child("the rehearsal", ["rehearse", *flags], once=True))
+                code = _until_stopped(supervisor, say)
+        finally:
+            supervisor.stop()
+            hold.release()
+    return code
+
+
+def _until_ready(supervisor: Supervisor, config: Config, say: Say) -> int:
+    """Wait until both children answer; return an exit code where one of them cannot start."""
+    deadline = time.monotonic() + _READY_S
+    while not supervisor.stopping:
+        for child, code in supervisor.round(_LOOK_S):
+            say(f"{child.name} ended ({_how(code)}) before it was ready")
+            return max(code, 1)
+        if answers(config.mqtt) and answers(config.socket):
+            return 0
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"not ready within {_READY_S:g} s", hint="run qala doctor")
+    return 0
+
+
+def _until_stopped(supervisor: Supervisor, say: Say) -> int:
+    while not supervisor.stopping:
+        for child, code in supervisor.round(_ROUND_S):
+            if code == _USAGE:
+                return code
+            if not child.ended:
+                say(f"{child.name} ended ({_how(code)}); starting it again in {child.wait_s():.1f} s")
+    return 0
+
+
+def wait_for_ports(config: Config) -> None:
+    """Make sure that both addresses can be listened on. Raises UnavailableError."""
+    deadline = time.monotonic() + _FORMER_S
+    for key, address in (("mqtt", config.mqtt), ("http", config.http)):
+        while not is_free(address):
+            if time.monotonic() > deadline:
+                host, port = address
+                raise UnavailableError(
+                    f"{host}:{port} is in use by another program",
+                    hint=f"choose another with --{key} {host}:PORT; who it is: ss -ltnp 'sport = :{port}'",
+                )
+            time.sleep(_LOOK_S)
+
+
+def is_free(address: tuple[str, int]) -> bool:
+    """Tell whether an address can be listened on."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError:
+            return False
+        return True
+
+
+def answers(address: tuple[str, int] | Path) -> bool:
+    """Tell whether something accepts connections at an address or a unix socket."""
+    if isinstance(address, Path):
+        family, where = socket.AF_UNIX, str(address)
+        with socket.socket(family) as probe:
+            return probe.connect_ex(where) == 0
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(address) == 0
