@@ -6,13 +6,14 @@ import ctypes
 import fcntl
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 from devices.errors import ConflictError, UnavailableError
 
-__all__ = ["Hold", "end_with_parent", "holder"]
+__all__ = ["Hold", "answers", "end_with_parent", "holder", "is_free"]
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_S = 0.05
@@ -83,3 +84,27 @@ def end_with_parent(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl failed")
     if os.getppid() != parent:
         sys.exit(1)
+
+
+def is_free(address: tuple[str, int]) -> bool:
+    """Tell whether an address can be listened on."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError:
+            return False
+        return True
+
+
+def answers(address: tuple[str, int] | Path) -> bool:
+    """Tell whether something accepts connections at an address or a unix socket."""
+    if isinstance(address, Path):
+        family, where = socket.AF_UNIX, str(address)
+        with socket.socket(family) as probe:
+            return probe.connect_ex(where) == 0
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(address) == 0

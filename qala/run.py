@@ -11,13 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from devices.errors import UnavailableError
 from qala.config import Config
-from qala.process import Hold
+from qala.process import Hold, answers, is_free
 
-__all__ = ["BACKOFF_S", "STOP_S", "Child", "Supervisor", "answers", "is_free", "run"]
+__all__ = ["BACKOFF_S", "STOP_S", "Child", "Supervisor", "run"]
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits before a child is started again, by how often it ended in a row [s]."""
@@ -238,27 +237,3 @@ def wait_for_ports(config: Config) -> None:
                     hint=f"choose another with --{key} {host}:PORT; who it is: ss -ltnp 'sport = :{port}'",
                 )
             time.sleep(_LOOK_S)
-
-
-def is_free(address: tuple[str, int]) -> bool:
-    """Tell whether an address can be listened on."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError:
-            return False
-        return True
-
-
-def answers(address: tuple[str, int] | Path) -> bool:
-    """Tell whether something accepts connections at an address or a unix socket."""
-    if isinstance(address, Path):
-        family, where = socket.AF_UNIX, str(address)
-        with socket.socket(family) as probe:
-            return probe.connect_ex(where) == 0
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(address) == 0

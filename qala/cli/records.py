@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -116,6 +117,21 @@ def devices_candidates(
     """List devices that sent messages and are not in the registry."""
     rows = ask(config, data, lambda api: api.items("/candidates", limit=limit))
     show(rows, ["device", "first", "last", "messages"], as_json=as_json)
+
+
+@devices.command("import")
+def devices_import(
+    devices_file: Annotated[Path | None, typer.Argument(metavar="[DEVICES]", help="Devices file, CSV or YAML.")] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    zones: Annotated[Path | None, typer.Option("--zones", help="Zones file, GeoJSON.", metavar="FILE")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the registry to what files declare; a running server takes it up and replays what was rejected before."""
+    from qala.declared import import_files
+
+    done = import_files(configuration(config, data), devices_file, zones)
+    show([done], ["devices", "zones", "changes"], as_json=as_json)
 
 
 @devices.command("admit")

@@ -1,0 +1,182 @@
+"""What is wrong with an installation, and what to do about it. Each look is one function that gives findings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from devices.errors import QalaError
+from qala.client import connect
+from qala.config import Config
+from qala.process import answers, holder, is_free
+
+__all__ = ["Finding", "check", "examine"]
+
+_DISK_LOW = 1 << 30  # bytes
+_STEP_S = 0.05
+_CLOCK_EARLIEST = 1_767_225_600  # 2026-01-01: no running Qala is older
+_CLOCK_SKEW_S = 0.5
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    ok: bool
+    subject: str
+    found: str
+    hint: str = ""
+
+
+def check(config: Config) -> list[Finding]:
+    """Check what was written by people: the files of devices and zones, the rules and the tests inside them."""
+    return [Finding(True, "configuration", "read"), *_declared(config), *_rules(config)]
+
+
+def examine(config: Config) -> list[Finding]:
+    """Look at the machine, the data folder and the running parts."""
+    looks = (_versions, _clock, _folder, _disk, _page, _ports, _parts)
+    return [finding for look in looks for finding in look(config)]
+
+
+# ---- what people wrote
+
+
+def _declared(config: Config) -> Iterator[Finding]:
+    from devices.device import Registry
+    from devices.kinds import kinds
+    from qala.declared import read_devices, read_zones
+
+    try:
+        zones = read_zones(config.zones_file) if config.zones_file else []
+        devices, placements = read_devices(config.devices_file) if config.devices_file else ([], [])
+        if config.zones_file:
+            Registry(devices, zones, placements)
+    except QalaError as error:
+        yield Finding(False, "devices and zones", error.message, error.hint)
+        return
+    yield Finding(True, "zones", f"{len(zones)} in {config.zones_file}" if config.zones_file else "no zones file")
+    yield Finding(
+        True, "devices", f"{len(devices)} in {config.devices_file}" if config.devices_file else "no devices file"
+    )
+    for kind in sorted({device.kind for device in devices} - set(kinds())):
+        yield Finding(False, "devices", f"there is no kind {kind!r}", f"the kinds are {', '.join(sorted(kinds()))}")
+
+
+def _rules(config: Config) -> Iterator[Finding]:
+    from analytics.indicators import indicators
+    from analytics.rulebook import failures, load_rules
+
+    try:
+        books = load_rules(indicators(), config.analytics.rules)
+    except QalaError as error:
+        yield Finding(False, "rules", error.message, error.hint)
+        return
+    for name, book in sorted(books.items()):
+        failed = failures(book)
+        for failure in failed:
+            yield Finding(False, f"rule {name}", failure, "correct the rule, or what its test expects")
+        if not failed:
+            yield Finding(True, f"rule {name}", f"{len(book.tests)} tests pass")
+
+
+# ---- the machine
+
+
+def _versions(_config: Config) -> Iterator[Finding]:
+    names = ("qala", "duckdb", "sqlalchemy", "fastapi", "pyarrow", "numpy")
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(True, "versions", ", ".join([f"python {python}", *(f"{name} {version(name)}" for name in names)]))
+
+
+def _clock(_config: Config) -> Iterator[Finding]:
+    hint = "set the clock, and keep it right with chrony or systemd-timesyncd"
+    wall, steady = time.time(), time.monotonic()
+    time.sleep(_STEP_S)
+    drift_s = (time.time() - wall) - (time.monotonic() - steady)
+    if wall < _CLOCK_EARLIEST:
+        yield Finding(False, "clock", f"it says {time.strftime('%Y-%m-%d', time.gmtime(wall))}", hint)
+    elif abs(drift_s) > _CLOCK_SKEW_S:
+        yield Finding(False, "clock", f"it was moved by {drift_s:.1f} s while we looked", hint)
+    else:
+        yield Finding(True, "clock", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall)))
+
+
+def _folder(config: Config) -> Iterator[Finding]:
+    folder = config.folder
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Finding(
+            False, "data folder", f"{there} cannot be written", "choose another with --data, or become its owner"
+        )
+    else:
+        yield Finding(True, "data folder", str(folder) if there == folder else f"{folder} will be made")
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    there = next(path for path in (config.folder, *config.folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{free / 1e9:.1f} GB free"
+    if free < config.ingest.keep_free_bytes:
+        yield Finding(
+            False,
+            "disk",
+            f"{found}, less than ingest.keep_free_bytes: the oldest of the journal is being deleted",
+            "free some, or set ingest.keep_free_bytes lower",
+        )
+    elif free < _DISK_LOW:
+        yield Finding(False, "disk", found, "free some: when it is full, no message is acknowledged any more")
+    else:
+        yield Finding(True, "disk", found)
+
+
+def _page(config: Config) -> Iterator[Finding]:
+    if (config.dashboards.page / "index.html").exists():
+        yield Finding(True, "page", "built")
+    else:
+        yield Finding(False, "page", "not built; the API works", "build it: python hatch_build.py in the checkout")
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    for subject, key, address, owner in (
+        ("MQTT port", "mqtt", config.mqtt, "door.lock"),
+        ("HTTP port", "http", config.http, "serve.lock"),
+    ):
+        where = f"{address[0]}:{address[1]}"
+        ours = holder(config.folder / owner) is not None
+        if ours and answers(address):
+            yield Finding(True, subject, f"{where} answers")
+        elif ours:
+            yield Finding(False, subject, f"{where} does not answer", "look at the log of qala run")
+        elif is_free(address):
+            yield Finding(True, subject, f"{where} is free")
+        else:
+            hint = f"choose another with --{key}, or see who it is: ss -ltnp 'sport = :{address[1]}'"
+            yield Finding(False, subject, f"{where} is in use by another program", hint)
+
+
+# ---- the running parts
+
+
+def _parts(config: Config) -> Iterator[Finding]:
+    if holder(config.folder / "serve.lock") is None:
+        yield Finding(True, "server", "not running; start it with: qala run")
+        return
+    try:
+        with connect(config, must_run=True) as client:
+            health = client.get("/health")
+    except QalaError as error:
+        yield Finding(False, "server", error.message, "end it with kill, and start it again: qala run")
+        return
+    yield Finding(health["status"] == "ok", "server", health["status"], _because(health["reasons"]))
+    for name, part in health["parts"].items():
+        told = ", ".join(f"{key} {value}" for key, value in part.items() if value is not None)
+        yield Finding(part.get("up", True) is not False, name, told)
+
+
+def _because(reasons: Iterable[dict[str, Any]]) -> str:
+    return "; ".join(f"{reason['code']} {reason.get('params') or ''}".strip() for reason in reasons)
