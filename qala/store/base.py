@@ -131,7 +131,7 @@ class Store(Protocol):
 
         Idempotent. Of several readings of one (series, time), in the batch or in the store, the one with the highest
         (revision, origin) stays; of two with the same, the later. The position of a
-        journal never goes back; None leaves it as it is.
+        journal never goes back; None leaves it as it is. Raises NotFoundError where a series is not registered.
         """
 
     def applied(self, journal: str) -> Position | None:

@@ -17,7 +17,7 @@ from devices.errors import UnavailableError
 from devices.reading import USABLE, Batch, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, ValueSelector
-from qala.store.rows import overview_schema, selected, values_table
+from qala.store.rows import check_registered, overview_schema, selected, values_table
 
 _ROWS_MAX = 65_536  # rows of one record batch
 
@@ -57,6 +57,7 @@ class MemoryStore:
 
     def append(self, batch: Batch, upto: Position | None) -> Appended:
         with self._open():
+            check_registered(batch.series, len(self._ids))
             before = {(r.series, r.time_us): self._at(r) for r in _rows(batch)}
             for reading in _rows(batch):
                 self._put(reading)

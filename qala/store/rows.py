@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from devices.errors import NotFoundError
 from devices.reading import Batch, Int32Array, Int64Array, SeriesInfo
 from devices.value import Value
 from qala.store.base import READINGS, VALUES, Aggregate, Selector
@@ -31,6 +32,21 @@ def readings_table(batch: Batch) -> pa.Table:
     """Return a batch as READINGS, sharing its memory."""
     columns = msgspec.structs.astuple(batch)
     return pa.table([column(data, field.type) for data, field in zip(columns, READINGS, strict=True)], schema=READINGS)
+
+
+def series_table(series: Sequence[tuple[int, SeriesInfo]]) -> pa.Table:
+    """Return series and their ids as columns: id, and the fields of SeriesInfo."""
+    infos = [msgspec.structs.astuple(info) for _, info in series]
+    columns = [[id_ for id_, _ in series], *zip(*infos, strict=True)]
+    names = ["id", *SeriesInfo.__struct_fields__]
+    return pa.table([pa.array(data) for data in columns], names=names)
+
+
+def check_registered(series: Int32Array, registered: int) -> None:
+    """Raise NotFoundError where a series id is none of 1 to `registered`."""
+    if len(series) and (series.min() < 1 or series.max() > registered):
+        strange = series[(series < 1) | (series > registered)][0]
+        raise NotFoundError(f"the store has no series {strange}", hint="register it first")
 
 
 def values_table(values: Iterable[Value]) -> pa.Table:

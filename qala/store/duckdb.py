@@ -1,0 +1,331 @@
+"""The embedded store: one DuckDB file, owned by one process. One writer, a few readers beside it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from devices.reading import Batch, Int32Array, Int64Array, Position, SeriesInfo
+from devices.value import Value
+from qala.store import duckdb_sql as sql
+from qala.store.arrival import DAY_US, Extent, runs_of_days
+from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, ValueSelector
+from qala.store.duckdb_file import Cursors, closed, connect, tables, transaction, translated
+from qala.store.rows import (
+    check_registered,
+    column,
+    overview_schema,
+    readings_table,
+    selected,
+    series_table,
+    values_table,
+)
+
+_ROWS_MAX = 65_536  # rows of one record batch
+
+Only = tuple[str, dict[str, Any]]
+"""A condition to append to a query, and its parameters."""
+
+
+class DuckDBStore:
+    """Readings, values and positions in a DuckDB file. Make one with `open`."""
+
+    capabilities = Capabilities(engine="duckdb", persistent=True)
+
+    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, *, readers: int) -> None:
+        self._path = path
+        self._writer = connection
+        self._cursors = Cursors(connection, count=readers)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._positions = {journal: Position(journal, n) for journal, n in _rows(connection, sql.POSITIONS)}
+        self._learn([(id_, SeriesInfo(*info)) for id_, *info in _rows(connection, sql.SERIES)])
+        self._extent = _stored_extent(connection, len(self._catalog))
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        memory_max_mb: int = 1024,
+        threads: int = 2,
+        readers: int = 4,
+    ) -> DuckDBStore:
+        """Open a file, making it where it is missing. Raises as `qala.store.duckdb_file.connect` does."""
+        path = Path(path)
+        connection = connect(path, memory_max_mb=memory_max_mb, threads=threads)
+        try:
+            with translated(path):
+                return cls(path, connection, readers=readers)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _learn(self, series: Sequence[tuple[int, SeriesInfo]]) -> None:
+        self._catalog: Mapping[int, SeriesInfo] = MappingProxyType(dict(series))
+        self._ids = {info: id_ for id_, info in series}
+
+    @contextmanager
+    def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._lock, translated(self._path):
+            self._check_open()
+            yield self._writer
+
+    @contextmanager
+    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with translated(self._path), self._cursors.take() as cursor:
+            yield cursor
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+    def register(self, series: Sequence[SeriesInfo]) -> Int32Array:
+        self._check_open()
+        if not all(info in self._ids for info in series):
+            self._add(series)
+        return np.array([self._ids[info] for info in series], np.int32)
+
+    def _add(self, series: Sequence[SeriesInfo]) -> None:
+        with self._writing() as connection:
+            known = list(self._catalog.items())
+            new = [info for info in dict.fromkeys(series) if info not in self._ids]
+            added = list(enumerate(new, start=len(known) + 1))
+            with tables(connection, fresh=series_table(added)), transaction(connection):
+                connection.execute(sql.INSERT_SERIES)
+            self._extent.grow(len(known) + len(added))
+            self._learn(known + added)
+
+    def catalog(self) -> Mapping[int, SeriesInfo]:
+        self._check_open()
+        return self._catalog
+
+    def append(self, batch: Batch, upto: Position | None) -> Appended:
+        with self._writing() as connection:
+            check_registered(batch.series, len(self._catalog))
+            new, rest = self._extent.split(batch)
+            # Before the commit: whoever sees the readings must find them within the bounds.
+            self._extent.widen(batch.series, batch.time_us)
+            with transaction(connection):
+                inserted, updated = _merge(connection, rest)
+                if len(new):
+                    with tables(connection, arrivals=readings_table(new)):
+                        connection.execute(sql.INSERT_READINGS)
+                self._advance(connection, upto)
+            if upto is not None:
+                self._positions[upto.journal] = max(upto, self._positions.get(upto.journal, upto))
+        inserted += len(new)
+        return Appended(inserted, updated, len(batch) - inserted - updated)
+
+    def _advance(self, connection: duckdb.DuckDBPyConnection, upto: Position | None) -> None:
+        if upto is None:
+            return
+        stands = self._positions.get(upto.journal)
+        if stands is None or stands < upto:
+            statement = sql.INSERT_POSITION if stands is None else sql.UPDATE_POSITION
+            connection.execute(statement, [upto.number, upto.journal])
+
+    def applied(self, journal: str) -> Position | None:
+        self._check_open()
+        return self._positions.get(journal)
+
+    def read(
+        self,
+        select: Selector,
+        span: Span,
+        *,
+        bracket: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        self._check_open()
+        ids = selected(select, self._catalog)
+        return self._stream(ids, span, bracket, limit) if ids else iter(())
+
+    def _stream(self, ids: Sequence[int], span: Span, bracket: bool, limit: int | None) -> Iterator[pa.RecordBatch]:
+        only, parameters = self._only(ids)
+        parameters |= _bounds(span) | ({} if limit is None else {"limit": limit})
+        with self._reading() as cursor:
+            ends = {"ends": self._ends(cursor, ids, span)} if bracket else {}
+            query = sql.read(only, ends=bracket, limit=limit)
+            with (
+                tables(cursor, **ends),
+                closing(cursor.sql(query, params=parameters).to_arrow_reader(_ROWS_MAX)) as batches,
+            ):
+                yield from batches
+
+    def _only(self, ids: Sequence[int]) -> Only:
+        return ("", {}) if len(ids) == len(self._catalog) else (sql.ONLY, {"series": list(ids)})
+
+    def _ends(self, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int], span: Span) -> pa.Table:
+        """Return each series' last reading before a span and its first at or after its end."""
+        every = np.array(ids, np.int64)
+        first, last = self._extent.first_us[every], self._extent.last_us[every]
+        earlier = every[first < span.start_us]
+        later = every[last >= span.stop_us]
+        before = Span(int(first.min()), span.start_us)
+        after = Span(span.stop_us, int(last.max()) + 1)
+        return pa.concat_tables(
+            [
+                *self._nearest(cursor, sql.NEWEST, earlier, before, near=Span(span.start_us - DAY_US, span.start_us)),
+                *self._nearest(cursor, sql.OLDEST, later, after, near=Span(span.stop_us, span.stop_us + DAY_US)),
+                READINGS.empty_table(),
+            ],
+        )
+
+    def _nearest(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        which: str,
+        ids: Int64Array,
+        span: Span,
+        *,
+        near: Span,
+    ) -> Iterator[pa.Table]:
+        """Yield one reading a series: most are near, and only for those that are not the whole span is looked through."""
+        for part in (near, span):
+            if not len(ids):
+                return
+            only, parameters = self._only(ids.tolist())
+            found = cursor.sql(sql.READ + only + which, params=parameters | _bounds(part)).to_arrow_table()
+            yield found
+            ids = np.setdiff1d(ids, found["series"].to_numpy())
+
+    def overview(self, select: Selector, edges_us: Int64Array, aggregates: frozenset[Aggregate]) -> pa.Table:
+        schema = overview_schema(aggregates)
+        self._check_open()
+        ids = selected(select, self._catalog)
+        if not ids or len(edges_us) < 2:
+            return schema.empty_table()
+        only, parameters = self._only(ids)
+        edges = pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])
+        parameters |= _bounds(Span(int(edges_us[0]), int(edges_us[-1])))
+        with self._reading() as cursor, tables(cursor, edges=edges):
+            return cursor.sql(sql.overview(only, aggregates), params=parameters).to_arrow_table().cast(schema)
+
+    def latest(self, select: Selector, *, at_us: int, lookback_s: int) -> pa.Table:
+        self._check_open()
+        ids = selected(select, self._catalog)
+        if not ids:
+            return READINGS.empty_table()
+        only, parameters = self._only(ids)
+        parameters |= _bounds(Span(at_us - lookback_s * 1_000_000 + 1, at_us + 1))
+        with self._reading() as cursor:
+            return cursor.sql(sql.READ + only + sql.NEWEST, params=parameters).to_arrow_table()
+
+    def retract(self, series: Int32Array, time_us: Int64Array, origin: Int64Array) -> int:
+        with self._writing() as connection, transaction(connection):
+            return sum(
+                _retract(connection, series[rows], time_us[rows], origin[rows], span)
+                for rows, span in runs_of_days(time_us)
+            )
+
+    def put_values(self, values: Sequence[Value]) -> int:
+        with self._writing() as connection, transaction(connection):
+            return sum(_put(connection, part) for part in _once_each(values))
+
+    def values(self, select: ValueSelector, span: Span, *, as_of_us: int | None = None) -> pa.Table:
+        only, parameters = _which(select)
+        if as_of_us is not None:
+            only, parameters = only + sql.KNOWN, parameters | {"as_of": as_of_us}
+        return self._values(sql.values(only), parameters | _bounds(span))
+
+    def revisions(self, select: ValueSelector, span: Span) -> pa.Table:
+        only, parameters = _which(select)
+        return self._values(sql.revisions(only), parameters | _bounds(span))
+
+    def _values(self, query: str, parameters: dict[str, Any]) -> pa.Table:
+        self._check_open()
+        with self._reading() as cursor:
+            return cursor.sql(query, params=parameters).to_arrow_table()
+
+    def delete_before(self, time_us: int, select: Selector | None = None) -> None:
+        with self._writing() as connection:
+            ids = selected(select or Selector(), self._catalog)
+            if ids:
+                only, parameters = self._only(ids)
+                connection.execute(sql.DELETE_BEFORE + only, parameters | {"stop": time_us})
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._cursors.close()
+            self._writer.close()
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
+    return connection.execute(query).fetchall()
+
+
+def _stored_extent(connection: duckdb.DuckDBPyConnection, series: int) -> Extent:
+    extent = Extent(series)
+    found = connection.sql(sql.EXTENT).to_arrow_table()
+    ids = found["series"].to_numpy()
+    extent.widen(ids, found["first_us"].to_numpy())
+    extent.widen(ids, found["last_us"].to_numpy())
+    return extent
+
+
+def _bounds(span: Span) -> dict[str, int]:
+    return {"start": span.start_us, "stop": span.stop_us}
+
+
+def _merge(connection: duckdb.DuckDBPyConnection, batch: Batch) -> tuple[int, int]:
+    """Write readings that may meet stored ones. Return how many were inserted and updated."""
+    actions: Counter[str] = Counter()
+    for rows, span in runs_of_days(batch.time_us):
+        with tables(connection, arrivals=readings_table(batch.take(rows))):
+            actions.update(chain.from_iterable(connection.execute(sql.MERGE_READINGS, _bounds(span)).fetchall()))
+    return actions["INSERT"], actions["UPDATE"]
+
+
+def _retract(
+    connection: duckdb.DuckDBPyConnection,
+    series: Int32Array,
+    time_us: Int64Array,
+    origin: Int64Array,
+    span: Span,
+) -> int:
+    columns = [column(series, pa.int32()), column(time_us, pa.int64()), column(origin, pa.int64())]
+    with tables(connection, stems=pa.table(columns, names=["series", "time_us", "origin"])):
+        [(gone,)] = connection.execute(sql.RETRACT, _bounds(span)).fetchall()
+    return int(gone)
+
+
+def _once_each(values: Sequence[Value]) -> list[list[Value]]:
+    """Split values so that each window of each zone is at most once in a part, in the order given."""
+    parts: list[list[Value]] = []
+    seen: Counter[tuple[str, str, str, int]] = Counter()
+    for value in values:
+        key = (value.indicator, value.zone, value.window, value.start_us)
+        if seen[key] == len(parts):
+            parts.append([])
+        parts[seen[key]].append(value)
+        seen[key] += 1
+    return parts
+
+
+def _put(connection: duckdb.DuckDBPyConnection, values: Sequence[Value]) -> int:
+    starts = [value.start_us for value in values]
+    with tables(connection, fresh=values_table(values)):
+        [(written,)] = connection.execute(sql.INSERT_VALUES, _bounds(Span(min(starts), max(starts) + 1))).fetchall()
+    return int(written)
+
+
+def _which(select: ValueSelector) -> Only:
+    conditions = [
+        (sql.ONLY_INDICATORS, "indicators", select.indicators),
+        (sql.ONLY_ZONES, "zones", select.zones),
+        (sql.ONLY_WINDOWS, "windows", select.windows),
+    ]
+    given = [(condition, name, sorted(wanted)) for condition, name, wanted in conditions if wanted is not None]
+    return "".join(condition for condition, _, _ in given), {name: wanted for _, name, wanted in given}

@@ -1,0 +1,198 @@
+"""The DuckDB file: opening it, its schema and version, its errors in our words, and cursors to read with."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from devices.errors import ConfigError, CorruptError, QalaError, UnavailableError, VersionError
+
+SCHEMA_VERSION = 1
+
+# No primary key on the readings: an index over all of them costs four times the time and six times the space, and one
+# writer can keep (series, time) unique by itself.
+_SCHEMA = """
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+CREATE TABLE series (
+    id INTEGER NOT NULL, device VARCHAR NOT NULL, quantity VARCHAR NOT NULL, channel VARCHAR NOT NULL,
+    span_s INTEGER NOT NULL, unit VARCHAR NOT NULL);
+CREATE TABLE positions (journal VARCHAR NOT NULL, number BIGINT NOT NULL);
+CREATE TABLE readings (
+    series INTEGER NOT NULL, time_us BIGINT NOT NULL, value DOUBLE NOT NULL, flag UTINYINT NOT NULL,
+    revision INTEGER NOT NULL, origin BIGINT NOT NULL, received_us BIGINT NOT NULL);
+CREATE TABLE indicator_values (
+    indicator VARCHAR NOT NULL, zone VARCHAR NOT NULL, "window" VARCHAR NOT NULL, start_us BIGINT NOT NULL,
+    stop_us BIGINT NOT NULL, value DOUBLE, unit VARCHAR NOT NULL, n_good BIGINT NOT NULL, n_expected BIGINT NOT NULL,
+    method VARCHAR NOT NULL, method_version VARCHAR NOT NULL, final_us BIGINT NOT NULL, status VARCHAR NOT NULL,
+    detail VARCHAR NOT NULL, known_us BIGINT NOT NULL, revision BIGINT NOT NULL);
+INSERT INTO schema_version VALUES ($version);
+"""
+
+_DAMAGE = ("corrupt", "checksum", "not a valid duckdb", "enough bytes", "replaying wal", "deserialize")
+
+
+def connect(path: Path, *, memory_max_mb: int, threads: int) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB file, making it with its tables where it is missing.
+
+    Raises UnavailableError where another process has it, VersionError where a newer Qala or DuckDB wrote it,
+    ConfigError where it is not Qala's, CorruptError where it is damaged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with translated(path):
+        connection = duckdb.connect(
+            str(path),
+            config={
+                "memory_limit": f"{memory_max_mb}MB",
+                "threads": threads,
+                "autoload_known_extensions": False,
+                "autoinstall_known_extensions": False,
+            },
+        )
+    try:
+        with translated(path):
+            _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if not tables:
+        with transaction(connection):
+            for statement in _SCHEMA.replace("$version", str(SCHEMA_VERSION)).split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+    elif "schema_version" not in tables:
+        raise ConfigError(f"{path} is a DuckDB file of something else", hint="name another file for the store")
+    else:
+        _check_version(connection, path)
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    [(found,)] = connection.execute("SELECT max(version) FROM schema_version").fetchall()
+    if found is None or found > SCHEMA_VERSION:
+        raise VersionError(
+            f"{path} has schema version {found}, this Qala knows up to {SCHEMA_VERSION}",
+            hint="run the newer Qala, restore a backup made by this one, or move the file away: "
+            "it is rebuilt from the journal",
+        )
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit what is done inside, or nothing of it."""
+    connection.begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    try:
+        connection.rollback()
+    except duckdb.Error:
+        # A failed commit has rolled back already, and after a fatal error there is nothing to roll back: the first
+        # error is the one to tell.
+        return
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what DuckDB raises into Qala's errors. Mistakes in our own SQL pass as they are."""
+    try:
+        yield
+    except duckdb.Error as error:
+        told = _told(error, path)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _told(error: duckdb.Error, path: Path) -> QalaError | None:
+    text = str(error).lower()
+    if "set lock" in text:
+        return UnavailableError(
+            f"another process has {path} open",
+            hint="stop the other Qala; while it runs, ask it instead of the file",
+        )
+    if "version number" in text:
+        return VersionError(f"{path} was written by a newer DuckDB: {error}", hint="run the Qala that wrote it")
+    if any(word in text for word in _DAMAGE):
+        return CorruptError(
+            f"{path} is damaged: {error}",
+            hint="restore a backup of it, or move it (and the .wal file beside it) away and start again: "
+            "it is rebuilt from the journal",
+        )
+    if isinstance(error, duckdb.ConnectionException):
+        return closed()
+    if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException | duckdb.FatalException):
+        return UnavailableError(f"{path} cannot be used: {error}", hint="see to disk space, memory and permissions")
+    return None
+
+
+def closed() -> UnavailableError:
+    """Return the error of a store that was closed."""
+    return UnavailableError("the store is closed", hint="open it again")
+
+
+class Cursors:
+    """A bounded pool of cursors, each used by one reader at a time.
+
+    A reader that finds none waits at most `wait_s` and then gets an UnavailableError.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, count: int, wait_s: float = 30.0) -> None:
+        self._wait_s = wait_s
+        self._free: queue.LifoQueue[duckdb.DuckDBPyConnection] = queue.LifoQueue()
+        for _ in range(count):
+            self._free.put(connection.cursor())
+        self._count = count
+        self._closed = threading.Event()
+
+    @contextmanager
+    def take(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a cursor inside a transaction: all that it reads is of one moment."""
+        cursor = self._get()
+        try:
+            with transaction(cursor):
+                yield cursor
+        finally:
+            self._free.put(cursor)
+
+    def _get(self) -> duckdb.DuckDBPyConnection:
+        if self._closed.is_set():
+            raise closed()
+        try:
+            return self._free.get(timeout=self._wait_s)
+        except queue.Empty:
+            raise UnavailableError(
+                f"all {self._count} read cursors were busy for {self._wait_s:g} s",
+                hint="ask for less at a time, or read results to their end",
+            ) from None
+
+    def close(self) -> None:
+        """Lend no more."""
+        self._closed.set()
+
+
+@contextmanager
+def tables(connection: duckdb.DuckDBPyConnection, **named: Any) -> Iterator[None]:
+    """Let queries name Arrow tables."""
+    for name, table in named.items():
+        connection.register(name, table)
+    try:
+        yield
+    finally:
+        for name in named:
+            connection.unregister(name)

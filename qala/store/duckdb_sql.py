@@ -1,0 +1,112 @@
+"""The SQL of the DuckDB store.
+
+Names in `$` are parameters; `arrivals`, `stems`, `edges`, `ends` and `fresh` are Arrow tables.
+"""
+
+# ruff: noqa: S608 -- only constants of this module are joined; what comes from outside is a parameter
+
+from __future__ import annotations
+
+from qala.store.base import Aggregate
+
+INSERT_SERIES = "INSERT INTO series SELECT * FROM fresh"
+SERIES = "SELECT id, device, quantity, channel, span_s, unit FROM series ORDER BY id"
+EXTENT = "SELECT series, min(time_us) AS first_us, max(time_us) AS last_us FROM readings GROUP BY series"
+
+POSITIONS = "SELECT journal, number FROM positions"
+INSERT_POSITION = "INSERT INTO positions (number, journal) VALUES (?, ?)"
+UPDATE_POSITION = "UPDATE positions SET number = ? WHERE journal = ?"
+
+INSERT_READINGS = "INSERT INTO readings SELECT * FROM arrivals"
+
+# The bounds on time let DuckDB skip the row groups that cannot hold a match.
+MERGE_READINGS = """
+MERGE INTO readings r USING arrivals a
+ON r.series = a.series AND r.time_us = a.time_us AND r.time_us >= $start AND r.time_us < $stop
+WHEN MATCHED AND (
+    a.revision > r.revision
+    OR (a.revision = r.revision AND a.origin > r.origin)
+    OR (a.revision = r.revision AND a.origin = r.origin
+        AND (a.value IS DISTINCT FROM r.value OR a.flag <> r.flag OR a.received_us <> r.received_us)))
+THEN UPDATE SET value = a.value, flag = a.flag, revision = a.revision, origin = a.origin, received_us = a.received_us
+WHEN NOT MATCHED THEN INSERT
+VALUES (a.series, a.time_us, a.value, a.flag, a.revision, a.origin, a.received_us)
+RETURNING merge_action
+"""
+
+RETRACT = """
+DELETE FROM readings r USING stems s
+WHERE r.series = s.series AND r.time_us = s.time_us AND r.origin = s.origin
+AND r.time_us >= $start AND r.time_us < $stop
+"""
+
+DELETE_BEFORE = "DELETE FROM readings WHERE time_us < $stop"
+
+ONLY = " AND series IN (SELECT unnest($series))"
+"""Appended to a condition on readings, where not all series are asked for."""
+
+_COLUMNS = "series, time_us, value, flag, revision, origin, received_us"
+_IN_SPAN = " FROM readings WHERE time_us >= $start AND time_us < $stop"
+READ = "SELECT " + _COLUMNS + _IN_SPAN
+READ_ENDS = " UNION ALL SELECT " + _COLUMNS + " FROM ends"
+BY_SERIES_AND_TIME = " ORDER BY series, time_us"
+NEWEST = " QUALIFY row_number() OVER (PARTITION BY series ORDER BY time_us DESC) = 1 ORDER BY series"
+OLDEST = " QUALIFY row_number() OVER (PARTITION BY series ORDER BY time_us) = 1 ORDER BY series"
+
+_AGGREGATES = {
+    Aggregate.COUNT: "count(*)",
+    Aggregate.GOOD: "count(*) FILTER (usable)",
+    Aggregate.SUM: "sum(value) FILTER (usable)",
+    Aggregate.MEAN: "avg(value) FILTER (usable)",
+    Aggregate.MIN: "min(value) FILTER (usable)",
+    Aggregate.MAX: "max(value) FILTER (usable)",
+    Aggregate.FIRST: "arg_min(value, time_us) FILTER (usable)",
+    Aggregate.LAST: "arg_max(value, time_us) FILTER (usable)",
+}
+_USABLE = "SELECT series, time_us, value, flag IN (1, 2) AS usable" + _IN_SPAN
+
+_SAME_VALUE = 'v.indicator = f.indicator AND v.zone = f.zone AND v."window" = f."window" AND v.start_us = f.start_us'
+_NUMBER = (
+    "stop_us", "value", "unit", "n_good", "n_expected", "method", "method_version", "final_us", "status", "detail",
+)  # fmt: skip
+_PLACE = 'indicator, zone, "window", start_us'
+_OTHER = " OR ".join(f"f.{name} IS DISTINCT FROM v.{name}" for name in _NUMBER)
+_VALUES = _PLACE + ", " + ", ".join(_NUMBER) + ", known_us, revision"
+_NEWEST_REVISION = " QUALIFY row_number() OVER (PARTITION BY " + _PLACE + " ORDER BY revision DESC) = 1"
+
+INSERT_VALUES = (
+    "WITH newest AS (SELECT v.* FROM indicator_values v SEMI JOIN fresh f ON " + _SAME_VALUE
+    + " WHERE v.start_us >= $start AND v.start_us < $stop" + _NEWEST_REVISION + ")"
+    " INSERT INTO indicator_values SELECT f.* REPLACE (coalesce(v.revision, 0) + 1 AS revision)"
+    " FROM fresh f LEFT JOIN newest v ON " + _SAME_VALUE + " WHERE v.revision IS NULL OR " + _OTHER
+)  # fmt: skip
+
+_VALUES_IN_SPAN = "SELECT " + _VALUES + " FROM indicator_values WHERE start_us >= $start AND start_us < $stop"
+ONLY_INDICATORS = " AND indicator IN (SELECT unnest($indicators))"
+ONLY_ZONES = " AND zone IN (SELECT unnest($zones))"
+ONLY_WINDOWS = ' AND "window" IN (SELECT unnest($windows))'
+KNOWN = " AND known_us <= $as_of"
+
+
+def read(only: str, *, ends: bool, limit: int | None) -> str:
+    """Return the query for readings in a span, and at its ends."""
+    return READ + only + (READ_ENDS if ends else "") + BY_SERIES_AND_TIME + ("" if limit is None else " LIMIT $limit")
+
+
+def overview(only: str, aggregates: frozenset[Aggregate]) -> str:
+    """Return the query for aggregates between the times of `edges`."""
+    columns = "".join(f", {sql} AS {name}" for name, sql in _AGGREGATES.items() if name in aggregates)
+    return (
+        "SELECT series, start_us" + columns + " FROM (" + _USABLE + only + ") r ASOF JOIN edges e"
+        " ON r.time_us >= e.start_us GROUP BY series, start_us ORDER BY series, start_us"
+    )
+
+
+def values(only: str) -> str:
+    """Return the query for the newest revisions."""
+    return _VALUES_IN_SPAN + only + _NEWEST_REVISION + " ORDER BY " + _PLACE
+
+
+def revisions(only: str) -> str:
+    """Return the query for all revisions."""
+    return _VALUES_IN_SPAN + only + " ORDER BY " + _PLACE + ", revision"
