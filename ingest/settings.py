@@ -45,49 +45,63 @@ class IngestSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mqtt: str = Field("127.0.0.1:1883", description="Where sensors connect with MQTT: HOST:PORT, loopback only.")
-    topic_root: str = Field("qala", min_length=1, description="First level of the native format's topics.")
+    mqtt: str = Field(
+        default="127.0.0.1:1883", description="Where sensors connect with MQTT: HOST:PORT, loopback only."
+    )
+    topic_root: str = Field(default="qala", min_length=1, description="First level of the native format's topics.")
     enrol: Literal["enrol", "reject"] = Field(
-        "enrol",
+        default="enrol",
         description="What happens to an unknown device: 'enrol' lists it as a candidate, 'reject' only rejects it.",
     )
 
-    connections_max: int = Field(10_000, ge=1, description="Connections at once; further ones are closed.")
+    connections_max: int = Field(default=10_000, ge=1, description="Connections at once; further ones are closed.")
     connect_timeout_s: float = Field(
-        10.0, gt=0, description="A connection that has sent no CONNECT by then is closed [s]."
+        default=10.0, gt=0, description="A connection that has sent no CONNECT by then is closed [s]."
     )
-    topic_max: int = Field(256, ge=1, le=65535, description="Longest topic [bytes].")
-    payload_max: int = Field(64 * 1024, ge=1, description="Largest payload [bytes].")
+    topic_max: int = Field(default=256, ge=1, le=65535, description="Longest topic [bytes].")
+    payload_max: int = Field(default=64 * 1024, ge=1, description="Largest payload [bytes].")
     in_flight_max: int = Field(
-        2048, ge=1, le=65535, description="Unacknowledged messages of one connection; then reading from it stops."
+        default=2048,
+        ge=1,
+        le=65535,
+        description="Unacknowledged messages of one connection; then reading from it stops.",
     )
     queue_max: int = Field(
-        64 * _MIB,
+        default=64 * _MIB,
         ge=_MIB,
         description="Bytes received and not yet in the journal, all connections; then all reading stops.",
     )
     group_wait_ms: float = Field(
-        20.0, ge=0, le=20, description="Longest time a message waits for others, to share one sync with them [ms]."
+        default=20.0,
+        ge=0,
+        le=20,
+        description="Longest time a message waits for others, to share one sync with them [ms].",
     )
-    group_max: int = Field(20_000, ge=1, description="Most messages in one group commit.")
-    group_bytes_max: int = Field(8 * _MIB, ge=1, description="Most bytes in one group commit.")
+    group_max: int = Field(default=20_000, ge=1, description="Most messages in one group commit.")
+    group_bytes_max: int = Field(default=8 * _MIB, ge=1, description="Most bytes in one group commit.")
     refused_per_minute: int = Field(
-        60, ge=0, description="Malformed packets recorded for each client address; more are only counted [1/min]."
+        default=60,
+        ge=0,
+        description="Malformed packets recorded for each client address; more are only counted [1/min].",
     )
 
-    segment_max: int = Field(64 * _MIB, ge=4096, description="Size at which a journal segment is sealed [bytes].")
+    segment_max: int = Field(
+        default=64 * _MIB, ge=4096, description="Size at which a journal segment is sealed [bytes]."
+    )
     keep_free_bytes: int = Field(
-        2048 * _MIB,
+        default=2048 * _MIB,
         ge=0,
         description="The journal's oldest sealed segments are deleted while its file system has less free space [bytes].",
     )
 
-    flush_ms: float = Field(100.0, ge=0, description="How long the projector holds back to batch new messages [ms].")
-    batch_max: int = Field(50_000, ge=1, description="Most messages that the projector takes in one batch.")
-    readings_max: int = Field(5_000, ge=1, description="Most readings in one message.")
-    future_max_s: int = Field(300, ge=0, description="A reading further ahead of its receipt is rejected [s].")
-    earliest: dt.date = Field(dt.date(2000, 1, 1), description="A reading before this UTC day is rejected.")
-    rejected_max: int = Field(100_000, ge=0, description="Rejected rows that are kept; the oldest go first.")
+    flush_ms: float = Field(
+        default=100.0, ge=0, description="How long the projector holds back to batch new messages [ms]."
+    )
+    batch_max: int = Field(default=50_000, ge=1, description="Most messages that the projector takes in one batch.")
+    readings_max: int = Field(default=5_000, ge=1, description="Most readings in one message.")
+    future_max_s: int = Field(default=300, ge=0, description="A reading further ahead of its receipt is rejected [s].")
+    earliest: dt.date = Field(default=dt.date(2000, 1, 1), description="A reading before this UTC day is rejected.")
+    rejected_max: int = Field(default=100_000, ge=0, description="Rejected rows that are kept; the oldest go first.")
 
     @field_validator("mqtt")
     @classmethod

@@ -1,0 +1,215 @@
+"""Group commit: messages of many connections share one journal frame and one sync, and are acknowledged after it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from ingest.message import Message
+from ingest.segments import Row
+
+__all__ = ["ROW_BYTES", "CommitLimits", "Group", "GroupCommit", "Member", "Sink"]
+
+_log = logging.getLogger(__name__)
+
+_ENOUGH = 256  # a group of this many messages is worth a sync of its own, whatever the wait
+_QUIET_S = 0.002  # when nothing more came for this long, those who sent are waiting: commit
+_RETRY_FIRST_S = 0.05
+_RETRY_MAX_S = 1.0
+ROW_BYTES = 256  # what a row costs in memory beside its bytes
+
+
+class Sink(Protocol):
+    """What makes a group durable: the journal."""
+
+    def append(self, messages: Sequence[Message | Row]) -> int: ...
+
+
+class Member(Protocol):
+    """Somebody who waits for acknowledgements."""
+
+    def acknowledge(self, ids: list[bytes]) -> None:
+        """Learn that these packets are durable now, in the order in which they came."""
+
+
+class CommitLimits(msgspec.Struct, frozen=True):
+    """How long a group waits for more [s], how large it gets, and how much may queue up [bytes]."""
+
+    wait_s: float = 0.02
+    group_max: int = 20_000
+    group_bytes_max: int = 8 * 1024 * 1024
+    queue_max: int = 64 * 1024 * 1024
+
+
+class Group:
+    """Messages that will share one frame, and who is told when it is durable. `bytes` is about what they hold in memory."""
+
+    __slots__ = ("bytes", "members", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.members: list[tuple[Member, list[bytes]]] = []
+        self.bytes = 0
+
+
+class GroupCommit:
+    """Collect rows in `open`, the group that is still growing, and commit groups one after another in a thread.
+
+    A group is committed at once while commits are rare. While they follow each other within `wait_s`, a small group
+    waits for more until the wait is over or nothing more comes. A failing commit is tried again until it succeeds;
+    nobody is told anything meanwhile. Lives in one event loop.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        limits: CommitLimits,
+        *,
+        on_commit: Callable[[Group], None],
+        on_full: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        self.open = Group()
+        self.full = False  # too much is queued: nothing more should be added between `on_full` and `on_room`
+        self.trouble = ""  # why the last commit failed; empty when it did not
+        self._sink = sink
+        self._limits = limits
+        self._on_commit = on_commit
+        self._on_full = on_full
+        self._on_room = on_room
+        self._loop = asyncio.get_running_loop()
+        self._closed: deque[Group] = deque()
+        self._queued = 0  # bytes of all groups but the open one
+        self._busy = False
+        self._last_start = float("-inf")
+        self._timer: asyncio.Handle | None = None
+        self._seen = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="commit", daemon=True).start()
+
+    def touch(self) -> None:
+        """Take note that `open` has grown."""
+        group, limits = self.open, self._limits
+        self._idle.clear()
+        if len(group.rows) >= limits.group_max or group.bytes >= limits.group_bytes_max:
+            self._close_group()
+        if not self.full and self._queued + self.open.bytes > limits.queue_max:
+            self.full = True
+            self._on_full()
+        if self._busy:
+            return
+        if self._timer is None:
+            self._arm()
+        elif self._seen and len(group.rows) >= _ENOUGH:
+            self._start_soon()
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Run a job in the thread that commits, between two commits. Its errors are logged."""
+        self._jobs.put(job)
+
+    async def drain(self) -> None:
+        """Wait until everything taken so far is durable and acknowledged."""
+        if not self._busy and self._timer is not None:
+            self._start_soon()
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        self._jobs.put(None)
+
+    def _close_group(self) -> None:
+        if self.open.rows:
+            self._closed.append(self.open)
+            self._queued += self.open.bytes
+            self.open = Group()
+
+    def _arm(self) -> None:
+        rows = len(self.open.rows)
+        rare = self._loop.time() - self._last_start >= self._limits.wait_s
+        if rare or rows >= _ENOUGH or self._closed:
+            self._start_soon()
+        else:
+            self._seen = rows
+            self._timer = self._loop.call_later(_QUIET_S, self._look)
+
+    def _look(self) -> None:
+        """Commit when the group is large enough, has waited long enough, or has stopped growing."""
+        rows = len(self.open.rows)
+        waited = self._loop.time() - self._last_start >= self._limits.wait_s
+        if waited or rows >= _ENOUGH or rows == self._seen:
+            self._start()
+        else:
+            self._seen = rows
+            self._timer = self._loop.call_later(_QUIET_S, self._look)
+
+    def _start_soon(self) -> None:
+        """Start after the connections that are readable right now were read."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._seen = 0
+        self._timer = self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        self._seen = 0
+        if not self._closed:
+            self._close_group()
+        self._busy = True
+        self._last_start = self._loop.time()
+        self._submit(self._closed.popleft(), _RETRY_FIRST_S)
+
+    def _submit(self, group: Group, retry_s: float) -> None:
+        self._jobs.put(lambda: self._append(group, retry_s))
+
+    def _append(self, group: Group, retry_s: float) -> None:
+        error: Exception | None = None
+        try:
+            self._sink.append(group.rows)
+        except Exception as caught:  # noqa: BLE001 - whatever it is, these messages are not durable
+            error = caught
+        try:
+            self._loop.call_soon_threadsafe(self._done, group, error, retry_s)
+        except RuntimeError:  # the loop has ended: nobody is left to be told
+            _log.warning("a commit ended after the door had closed")
+
+    def _done(self, group: Group, error: Exception | None, retry_s: float) -> None:
+        if error is not None:
+            self._fail(group, error, retry_s)
+            return
+        if self.trouble:
+            _log.warning("the journal takes messages again")
+            self.trouble = ""
+        self._queued -= group.bytes
+        for member, ids in group.members:
+            member.acknowledge(ids)
+        self._on_commit(group)
+        if self.full and self._queued + self.open.bytes <= self._limits.queue_max // 2:
+            self.full = False
+            self._on_room()
+        self._busy = False
+        if self._closed or self.open.rows:
+            self._arm()
+        else:
+            self._idle.set()
+
+    def _fail(self, group: Group, error: Exception, retry_s: float) -> None:
+        if str(error) != self.trouble:
+            self.trouble = str(error)
+            _log.error("nothing is acknowledged: %s", error)
+        self._loop.call_later(retry_s, self._submit, group, min(retry_s * 2, _RETRY_MAX_S))
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception:  # noqa: BLE001 - the next commits must go on
+                _log.exception("a job of the journal failed")
