@@ -34,6 +34,8 @@ from dashboards.api.select import known_parameters
 
 __all__ = ["create_app"]
 
+PREFIX = "/api/v1"
+
 _NOUNS = (
     summary,
     zones,
@@ -65,7 +67,7 @@ def create_app(context: ApiContext) -> FastAPI:
         title="Qala",
         version=context.version,
         description="Telemetry of a city: devices, readings, indicators and alerts. Times are UTC, ranges half-open.",
-        openapi_url="/api/v1/openapi.json",
+        openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
@@ -76,7 +78,7 @@ def create_app(context: ApiContext) -> FastAPI:
     problem.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Guard, body_max=context.settings.body_max)
-    api = APIRouter(prefix="/api/v1", dependencies=[Depends(known_parameters)])
+    api = APIRouter(prefix=PREFIX, dependencies=[Depends(known_parameters)])
     for noun in _NOUNS:
         api.include_router(noun.router)
     app.include_router(api)
