@@ -24,6 +24,7 @@ from qala.store.duckdb_file import Cursors, closed, connect, tables, transaction
 from qala.store.rows import (
     check_registered,
     column,
+    numbers,
     overview_schema,
     readings_table,
     selected,
@@ -178,7 +179,7 @@ class DuckDBStore:
             [
                 *self._nearest(cursor, sql.NEWEST, earlier, before, near=Span(span.start_us - DAY_US, span.start_us)),
                 *self._nearest(cursor, sql.OLDEST, later, after, near=Span(span.stop_us, span.stop_us + DAY_US)),
-                READINGS.empty_table(),
+                pa.Table.from_batches([], schema=READINGS),
             ],
         )
 
@@ -198,14 +199,14 @@ class DuckDBStore:
             only, parameters = self._only(ids.tolist())
             found = cursor.sql(sql.READ + only + which, params=parameters | _bounds(part)).to_arrow_table()
             yield found
-            ids = np.setdiff1d(ids, found["series"].to_numpy())
+            ids = np.setdiff1d(ids, numbers(found, "series", np.int32))
 
     def overview(self, select: Selector, edges_us: Int64Array, aggregates: frozenset[Aggregate]) -> pa.Table:
         schema = overview_schema(aggregates)
         self._check_open()
         ids = selected(select, self._catalog)
         if not ids or len(edges_us) < 2:
-            return schema.empty_table()
+            return pa.Table.from_batches([], schema=schema)
         only, parameters = self._only(ids)
         edges = pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])
         parameters |= _bounds(Span(int(edges_us[0]), int(edges_us[-1])))
@@ -216,7 +217,7 @@ class DuckDBStore:
         self._check_open()
         ids = selected(select, self._catalog)
         if not ids:
-            return READINGS.empty_table()
+            return pa.Table.from_batches([], schema=READINGS)
         only, parameters = self._only(ids)
         parameters |= _bounds(Span(at_us - lookback_s * 1_000_000 + 1, at_us + 1))
         with self._reading() as cursor:
@@ -269,9 +270,9 @@ def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, 
 def _stored_extent(connection: duckdb.DuckDBPyConnection, series: int) -> Extent:
     extent = Extent(series)
     found = connection.sql(sql.EXTENT).to_arrow_table()
-    ids = found["series"].to_numpy()
-    extent.widen(ids, found["first_us"].to_numpy())
-    extent.widen(ids, found["last_us"].to_numpy())
+    ids = numbers(found, "series", np.int32)
+    extent.widen(ids, numbers(found, "first_us", np.int64))
+    extent.widen(ids, numbers(found, "last_us", np.int64))
     return extent
 
 

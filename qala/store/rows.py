@@ -8,12 +8,23 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from devices.errors import NotFoundError
 from devices.reading import Batch, Int32Array, Int64Array, SeriesInfo
 from devices.value import Value
 from qala.store.base import READINGS, VALUES, Aggregate, Selector
+
+SERIES = pa.schema(
+    [
+        ("id", pa.int32()),
+        ("device", pa.string()),
+        ("quantity", pa.string()),
+        ("channel", pa.string()),
+        ("span_s", pa.int32()),
+        ("unit", pa.string()),
+    ],
+)
 
 AGGREGATE_TYPES: Mapping[Aggregate, pa.DataType] = {
     aggregate: pa.int64() if aggregate in {Aggregate.COUNT, Aggregate.GOOD} else pa.float64() for aggregate in Aggregate
@@ -28,6 +39,31 @@ def column(data: NDArray[Any], type_: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(type_, len(data), [None, pa.py_buffer(data)])
 
 
+def array(items: Sequence[Any], type_: pa.DataType) -> pa.Array:
+    """Return strings, or numbers where None is null, as an Arrow array (`pa.array` would import pandas)."""
+    if pa.types.is_string(type_):
+        return _strings(items)
+    valid = np.array([item is not None for item in items], np.bool_)
+    data = np.array([0 if item is None else item for item in items], type_.to_pandas_dtype())
+    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(type_, len(data), [bitmap, pa.py_buffer(data)])
+
+
+def _strings(items: Sequence[str]) -> pa.Array:
+    encoded = [item.encode() for item in items]
+    ends = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(item) for item in encoded], out=ends[1:])
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+
+
+def numbers(rows: pa.Table, name: str, dtype: DTypeLike) -> NDArray[Any]:
+    """Return a column of numbers without nulls as an array (`to_numpy` would import pandas)."""
+    if not len(rows):
+        return np.empty(0, dtype)
+    data = rows[name].combine_chunks()
+    return np.frombuffer(data.buffers()[1], dtype)[data.offset : data.offset + len(data)]
+
+
 def readings_table(batch: Batch) -> pa.Table:
     """Return a batch as READINGS, sharing its memory."""
     columns = msgspec.structs.astuple(batch)
@@ -36,10 +72,7 @@ def readings_table(batch: Batch) -> pa.Table:
 
 def series_table(series: Sequence[tuple[int, SeriesInfo]]) -> pa.Table:
     """Return series and their ids as columns: id, and the fields of SeriesInfo."""
-    infos = [msgspec.structs.astuple(info) for _, info in series]
-    columns = [[id_ for id_, _ in series], *zip(*infos, strict=True)]
-    names = ["id", *SeriesInfo.__struct_fields__]
-    return pa.table([pa.array(data) for data in columns], names=names)
+    return _table([(id_, *msgspec.structs.astuple(info)) for id_, info in series], SERIES)
 
 
 def check_registered(series: Int32Array, registered: int) -> None:
@@ -51,12 +84,12 @@ def check_registered(series: Int32Array, registered: int) -> None:
 
 def values_table(values: Iterable[Value]) -> pa.Table:
     """Return values as VALUES; `detail` becomes JSON with sorted keys, so that equal details are equal text."""
-    rows = [_value_row(value) for value in values]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(VALUES)
-    return pa.table(
-        [pa.array(data, field.type) for data, field in zip(columns, VALUES, strict=True)],
-        schema=VALUES,
-    )
+    return _table([_value_row(value) for value in values], VALUES)
+
+
+def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.table([array(data, field.type) for data, field in zip(columns, schema, strict=True)], schema=schema)
 
 
 def _value_row(value: Value) -> tuple[Any, ...]:
