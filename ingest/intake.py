@@ -1,0 +1,134 @@
+"""A batch of messages on its way: read, decoded, and what it says of devices themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Set
+
+import msgspec
+import numpy as np
+
+from devices.device import Registry
+from devices.errors import QalaError, Reason
+from devices.reading import Int64Array
+from ingest.admission import Admission, Admitted
+from ingest.formats.base import Decoded, Metadata, Rejection, Status
+from ingest.message import Message, MessageType
+from ingest.reader import Frame
+from ingest.rejected import refusal
+from qala.state.registry import Candidate, DeviceMetadata, DeviceStatus
+
+__all__ = ["Announcements", "Intake", "admit", "announcements", "candidate", "join", "take"]
+
+
+class Intake(msgspec.Struct):
+    """Messages of the journal with their numbers, int64[n] rising, and what each of them says."""
+
+    numbers: Int64Array
+    messages: list[Message]
+    decoded: list[Decoded]
+
+    def part(self, start: int, stop: int) -> Intake:
+        """Return the messages `[start, stop)`."""
+        return Intake(self.numbers[start:stop], self.messages[start:stop], self.decoded[start:stop])
+
+    def of(self, devices: Set[str]) -> Intake:
+        """Return the messages that say something of these devices."""
+        where = [index for index, decoded in enumerate(self.decoded) if not devices.isdisjoint(_devices(decoded))]
+        return Intake(
+            self.numbers[where], [self.messages[index] for index in where], [self.decoded[index] for index in where]
+        )
+
+
+class Announcements(msgspec.Struct):
+    """What devices say of themselves, and which of them nobody declared, with the indices of their messages."""
+
+    statuses: list[DeviceStatus]
+    metadata: list[DeviceMetadata]
+    unknown: dict[str, list[int]]
+
+
+def join(frames: Sequence[Frame]) -> tuple[Int64Array, list[Message]]:
+    """Join frames to columns: numbers, int64[n], and messages."""
+    numbers = np.concatenate([np.arange(f.first, f.first + len(f.messages)) for f in frames] or [np.empty(0, np.int64)])
+    return numbers, [message for frame in frames for message in frame.messages]
+
+
+def take(numbers: Int64Array, messages: list[Message], decode: Callable[[Message], Decoded]) -> Intake:
+    """Decode messages; those that the door refused keep its reason."""
+    decoded = [decode(m) if m.type != MessageType.REFUSED else refusal(m) for m in messages]
+    return Intake(numbers, messages, decoded)
+
+
+def announcements(intake: Intake, registry: Registry) -> Announcements:
+    """Return what devices say of themselves; for undeclared ones, note a rejection in the intake."""
+    said = Announcements([], [], {})
+    for index, (message, decoded) in enumerate(zip(intake.messages, intake.decoded, strict=True)):
+        if decoded.status is not None:
+            if _is_known(decoded.status.device, intake, index, registry, said):
+                said.statuses.append(_status(decoded.status, message))
+        elif decoded.metadata is not None and _is_known(decoded.metadata.device, intake, index, registry, said):
+            said.metadata.append(_metadata(decoded.metadata, message))
+    return said
+
+
+def _is_known(device: str, intake: Intake, index: int, registry: Registry, said: Announcements) -> bool:
+    if device in registry.devices:
+        return True
+    decoded = intake.decoded[index]
+    unknown = Rejection(Reason.UNKNOWN_DEVICE, "not in the registry", device=device)
+    intake.decoded[index] = msgspec.structs.replace(decoded, rejections=[*decoded.rejections, unknown])
+    said.unknown.setdefault(device, []).append(index)
+    return False
+
+
+def candidate(device: str, intake: Intake, at: Sequence[int]) -> Candidate:
+    """Sum up the messages (by index) of an undeclared device."""
+    received = [intake.messages[index].received_us for index in at]
+    return Candidate(device, min(received), max(received), len(set(at)))
+
+
+def _devices(decoded: Decoded) -> Iterator[str]:
+    yield from (report.device for report in decoded.reports)
+    yield from (said.device for said in (decoded.status, decoded.metadata) if said is not None)
+
+
+def _status(status: Status, message: Message) -> DeviceStatus:
+    return DeviceStatus(status.device, status.online, status.firmware, status.interval_s, message.received_us)
+
+
+def _metadata(said: Metadata, message: Message) -> DeviceMetadata:
+    counters = tuple(sorted(said.counters))
+    return DeviceMetadata(
+        said.device, said.model, said.lat, said.lon, said.time_zone, said.units, counters, message.received_us
+    )
+
+
+def admit(admission: Admission, intake: Intake) -> Admitted:
+    """Admit a batch. A message that admission itself fails on is rejected alone, so that it cannot stop the others."""
+    try:
+        return _admit(admission, intake)
+    except QalaError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, the culprit is looked for and every other message goes on
+        for index, error in _culprits(admission, intake, 0, len(intake.messages)):
+            detail = f"it could not be admitted: {type(error).__name__}"
+            intake.decoded[index] = Decoded(rejections=(Rejection(Reason.BAD_SHAPE, detail),))
+        return _admit(admission, intake)
+
+
+def _admit(admission: Admission, intake: Intake) -> Admitted:
+    return admission.admit(intake.numbers, intake.messages, intake.decoded)
+
+
+def _culprits(admission: Admission, intake: Intake, start: int, stop: int) -> list[tuple[int, Exception]]:
+    """Find the messages of a range that cannot be admitted, by halves."""
+    try:
+        _admit(admission, intake.part(start, stop))
+    except QalaError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see `admit`
+        if stop - start == 1:
+            return [(start, error)]
+        middle = (start + stop) // 2
+        return _culprits(admission, intake, start, middle) + _culprits(admission, intake, middle, stop)
+    return []

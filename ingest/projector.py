@@ -1,0 +1,388 @@
+"""The projector: the whole route from the journal to the store on one screen. See `Projector.step`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+import numpy as np
+from sqlalchemy import Engine
+
+from devices.device import Registry
+from devices.errors import QalaError, Reason, UnavailableError
+from devices.reading import Batch, Int32Array, Int64Array, Position, SeriesInfo
+from ingest.admission import Admission, Admitted
+from ingest.formats import Decoder, find_formats
+from ingest.intake import Announcements, Intake, admit, announcements, candidate, join, take
+from ingest.message import Message
+from ingest.nudge import Nudges, nudge
+from ingest.published import Published
+from ingest.reader import JournalReader
+from ingest.rejected import Replayed, rejected_rows, replay
+from ingest.settings import IngestSettings
+from qala.state import registry as inventory
+from qala.state import rejected as state
+from qala.state.registry import DeviceMetadata
+from qala.state.rejected import RejectedLog
+from qala.store.base import Store
+
+__all__ = ["Counters", "Dirty", "Health", "Projector"]
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 1.0  # a nudge may be lost
+_RETRY_S = (0.1, 5.0)  # first and longest wait after a failure
+_REQUESTS_MAX = 64
+_NEAR = 256  # messages so close together are read at once
+
+
+class Dirty(Protocol):
+    """Where changed readings are marked (qala.state.dirty)."""
+
+    def mark(self, series: Int32Array, bucket: Int64Array, position: Position) -> int:
+        """Mark (series, 5-minute bucket) pairs, durably, for a batch that ends at a position."""
+
+
+class Counters(msgspec.Struct):
+    """What the projector has done since it started; `cpu_s` is by stage [CPU seconds of its thread]."""
+
+    messages: int = 0
+    readings: int = 0
+    batches: int = 0
+    failures: int = 0
+    rejected: Counter[str] = msgspec.field(default_factory=Counter)
+    cpu_s: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How far the projector is. `error` is why it cannot go on, empty where it can."""
+
+    applied: int
+    lag_messages: int
+    lag_s: float
+    damaged: int
+    error: str
+
+
+class Projector:
+    """Follows the journal and writes what it says to the store, as the store's only writer of readings.
+
+    `registry` returns the current registry, cheaply: a new object means a change. `data` is the folder of the socket and the
+    journal. `on_applied` is told of each batch after it is durable. Everything but `ask`, `health` and `counters` belongs to
+    the thread that calls `run`, or `step`.
+    """
+
+    def __init__(
+        self,
+        journal: JournalReader,
+        store: Store,
+        engine: Engine,
+        registry: Callable[[], Registry],
+        settings: IngestSettings,
+        *,
+        data: Path,
+        dirty: Dirty,
+        on_applied: Callable[[Batch], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.counters = Counters()
+        self._reader = journal
+        self._store = store
+        self._current_registry = registry
+        self._settings = settings
+        self._dirty = dirty
+        self._on_applied = on_applied
+        self._socket = data / "projector.sock"
+        (data / "journal").mkdir(parents=True, exist_ok=True)
+        self._published = Published(data / "journal" / "applied")
+        self._decode = Decoder(find_formats(settings)).decode
+        self._rejected = RejectedLog(engine, settings.rejected_max)
+        self._metadata = dict(inventory.metadata(engine))
+        self._awaited = set(state.awaited_devices(engine))
+        self._registry = Registry()
+        self._admission = self._new_admission()
+        self._applied: Position | None = None
+        self._repeats = True  # the next batch may have been written in part before
+        self._fresh_us = 0  # when nothing waited, or the receipt of the newest message applied
+        self._error = ""
+        self._requests: queue.Queue[Callable[[], None]] = queue.Queue(_REQUESTS_MAX)
+
+    @property
+    def journal(self) -> str:
+        """The journal's id."""
+        return self._reader.id
+
+    # ---- the route
+
+    def step(self, now_us: int) -> int:
+        """Take one batch of messages all the way and return how many they were; 0 where nothing waits.
+
+        Whatever fails, and wherever the process dies, the same messages are taken again: every write is the same the second
+        time, and the position moves only with the readings. Raises UnavailableError where the store cannot be reached.
+        """
+        with self._again_unless_done():
+            self._look_at_registry()
+            applied = self._position()
+            with self._stage("journal"):
+                numbers, messages = join(self._reader.read(applied.number, limit=self._settings.batch_max))
+            if not messages:
+                self._fresh_us = max(self._fresh_us, now_us)
+                return 0
+            upto = Position(applied.journal, int(numbers[-1]))
+            with self._stage("decode"):
+                intake = take(numbers, messages, self._decode)
+                said = self._listen(intake)
+            with self._stage("admit"):
+                admitted = admit(self._admission, intake)
+            with self._stage("rejected"):
+                self._record(intake, admitted, said.unknown, applied, upto)
+            with self._stage("marks"):
+                self._dirty.mark(*admitted.marked, upto)
+            with self._stage("store"):
+                self._store.append(admitted.batch, upto)
+            self._arrived(intake, admitted, upto)
+            return len(messages)
+
+    def _position(self) -> Position:
+        """Return up to where the store has the journal; it is asked at the start, and after a failure."""
+        journal = self._reader.id
+        if self._applied is None or self._applied.journal != journal:
+            self._applied = (self._store.applied(journal) if journal else None) or Position(journal, 0)
+            self._published.set(self._applied.number)
+        return self._applied
+
+    def _listen(self, intake: Intake) -> Announcements:
+        """Keep what devices say of themselves. New units hold for the whole batch, and for what was rejected without them."""
+        said = announcements(intake, self._registry)
+        if said.statuses:
+            inventory.put_status(self.engine, said.statuses)
+        if said.metadata:
+            for device in self._newly_declared(said.metadata):
+                replay(self, reason=Reason.UNKNOWN_QUANTITY, device=device)
+            inventory.put_metadata(self.engine, said.metadata)
+        return said
+
+    def _newly_declared(self, metadata: Sequence[DeviceMetadata]) -> list[str]:
+        """Take the newest metadata of each device; return the devices whose units changed by it."""
+        before = dict(self._metadata)
+        for item in metadata:
+            known = self._metadata.get(item.device)
+            if known is None or known.at_us <= item.at_us:
+                self._metadata[item.device] = item
+        changed = [d for d in {item.device for item in metadata} if _units(before, d) != _units(self._metadata, d)]
+        if changed:
+            self._admission = self._new_admission()
+        return sorted(changed)
+
+    def _record(
+        self, intake: Intake, admitted: Admitted, unheard: Mapping[str, list[int]], applied: Position, upto: Position
+    ) -> None:
+        """Write what was rejected, and the devices that nobody declared."""
+        rows = rejected_rows(upto.journal, intake.numbers, intake.messages, admitted.rejections)
+        if rows or self._repeats:
+            self._rejected.record(applied, upto, rows)
+        if self._settings.enrol == "enrol":
+            self._await(intake, admitted.unknown, upto)
+            self._await(intake, unheard, upto)
+
+    def _await(self, intake: Intake, unknown: Mapping[str, list[int]], upto: Position) -> None:
+        """Note undeclared devices as candidates, and from where to replay each once it is admitted."""
+        new = {d: int(intake.numbers[at[0]]) for d, at in unknown.items() if d not in self._awaited}
+        if new:
+            state.await_devices(self.engine, upto.journal, new)
+            self._awaited = set(state.awaited_devices(self.engine))
+        seen = [candidate(d, intake, at) for d, at in unknown.items() if d in self._awaited]
+        if seen:
+            inventory.record_candidates(self.engine, seen, upto)
+
+    def _arrived(self, intake: Intake, admitted: Admitted, upto: Position) -> None:
+        self._applied, self._repeats = upto, False
+        self._published.set(upto.number)
+        self._fresh_us = max(self._fresh_us, intake.messages[-1].received_us)
+        self.counters.batches += 1
+        self.counters.messages += len(intake.messages)
+        self.counters.rejected.update(str(rejection.reason) for _, rejection in admitted.rejections)
+        self._tell(admitted.batch)
+
+    def _tell(self, batch: Batch) -> None:
+        self.counters.readings += len(batch)
+        if self._on_applied is None or not len(batch):
+            return
+        try:
+            self._on_applied(batch)
+        except Exception:  # noqa: BLE001 - the readings are stored, whoever listens
+            _LOG.exception("a listener failed on a batch that is stored")
+
+    # ---- once more
+
+    def project_again(self, numbers: Sequence[int]) -> Replayed:
+        """Take single messages (rising numbers) of the journal all the way again, with their own origin."""
+        with self._again_unless_done():
+            self._look_at_registry()
+            found = self._find(numbers)
+            done = self._project_again(take(*found, self._decode)) if found[1] else Replayed()
+            return done + Replayed(pruned=len(numbers) - len(found[1]))
+
+    def _find(self, numbers: Sequence[int]) -> tuple[Int64Array, list[Message]]:
+        found: dict[int, Message] = {}
+        read = 0
+        for number in numbers:
+            if number > read:
+                near = bisect_right(numbers, number + _NEAR)
+                read = numbers[near - 1]
+                at, messages = join(self._reader.read(number - 1, limit=read - number + 1))
+                found.update(zip(at.tolist(), messages, strict=True))
+        kept = [number for number in numbers if number in found]
+        return np.array(kept, np.int64), [found[number] for number in kept]
+
+    def _project_again(self, intake: Intake) -> Replayed:
+        """Append first, then mark, then settle what was rejected: a replay that was cut short shows as rejected still."""
+        self._listen(intake)
+        admitted = admit(self._admission, intake)
+        position = self._position()
+        self._store.append(admitted.batch, None)
+        self._dirty.mark(*admitted.marked, position)
+        rows = rejected_rows(position.journal, intake.numbers, intake.messages, admitted.rejections)
+        self._rejected.settle(position.journal, intake.numbers.tolist(), rows)
+        self._tell(admitted.batch)
+        bad = len({index for index, _ in admitted.rejections})
+        return Replayed(replayed=len(intake.messages), accepted=len(intake.messages) - bad, still_rejected=bad)
+
+    def _look_at_registry(self) -> None:
+        """Take a new registry, and what devices had sent before it had them."""
+        registry = self._current_registry()
+        if registry is not self._registry:
+            self._registry = registry
+            self._admission = self._new_admission()
+        admitted = self._awaited & registry.devices.keys()
+        if admitted:
+            self._project_admitted(admitted)
+            state.forget_awaited(self.engine, admitted)
+            self._awaited -= admitted
+
+    def _project_admitted(self, devices: Set[str]) -> None:
+        """Take all that newly admitted devices have sent since they were first seen all the way."""
+        applied = self._position()
+        firsts = [at.number for d, at in state.awaited_devices(self.engine).items() if d in devices]
+        after = min(firsts, default=applied.number + 1) - 1
+        while after < applied.number:
+            limit = min(applied.number - after, self._settings.batch_max)
+            intake = take(*join(self._reader.read(after, limit=limit)), self._decode)
+            if not intake.messages:
+                return
+            after = int(intake.numbers[-1])
+            theirs = intake.of(devices)
+            if theirs.messages:
+                self._project_again(theirs)
+
+    def _new_admission(self) -> Admission:
+        declared = {device: item.units for device, item in self._metadata.items()}
+        return Admission(self._registry, self._register, self._settings, declared=declared)
+
+    def _register(self, series: Sequence[SeriesInfo]) -> Int32Array:
+        """Register series; whatever the store fails with says nothing against the messages."""
+        try:
+            return self._store.register(series)
+        except QalaError:
+            raise
+        except Exception as error:
+            raise UnavailableError(f"the store cannot register series: {error}", hint="look at its log") from error
+
+    # ---- the thread
+
+    def run(self, stop: threading.Event) -> None:
+        """Project until `stop` is set: at a nudge, or once a second, holding back for more to come. Never raises."""
+        wait_s = _RETRY_S[0]
+        with Nudges(self._socket) as nudges:
+            while not stop.is_set():
+                self._answer()
+                try:
+                    done = self.step(time.time_ns() // 1000)
+                except Exception as error:  # noqa: BLE001 - nothing may end the projection; it is shown and tried again
+                    self._fail(error)
+                    stop.wait(wait_s)
+                    wait_s = min(wait_s * 2, _RETRY_S[1])
+                    continue
+                self._error, wait_s = "", _RETRY_S[0]
+                if done < self._settings.batch_max and nudges.wait(_LOOK_S):
+                    stop.wait(self._settings.flush_ms / 1000)
+                    nudges.drain()
+        self._answer()
+
+    def ask(self, request: Callable[[], T]) -> Future[T]:
+        """Let the projector's thread call something between two batches, as the store's only writer.
+
+        Raises UnavailableError where too many requests wait.
+        """
+        future: Future[T] = Future()
+        try:
+            self._requests.put_nowait(lambda: _resolve(future, request))
+        except queue.Full:
+            raise UnavailableError("too many requests wait for the projector", hint="try again in a moment") from None
+        nudge(self._socket)
+        return future
+
+    def wake(self) -> None:
+        """Make a running projector look at once, such as at a new registry or a stop."""
+        nudge(self._socket)
+
+    def health(self, now_us: int) -> Health:
+        """Say how far the projector is."""
+        applied = self._published.get()
+        lag = max(self._reader.synced() - applied, 0)
+        lag_s = max(now_us - self._fresh_us, 0) / 1e6 if lag and self._fresh_us else 0.0
+        return Health(applied, lag, lag_s, self._reader.damaged, self._error)
+
+    def _answer(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._requests.get_nowait()()
+
+    def _fail(self, error: Exception) -> None:
+        self.counters.failures += 1
+        if str(error) != self._error:
+            _LOG.error(
+                "the projector cannot go on, and tries again: %s", error, exc_info=not isinstance(error, QalaError)
+            )
+        self._error = str(error) or type(error).__name__
+
+    @contextlib.contextmanager
+    def _again_unless_done(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._applied, self._repeats = None, True
+            raise
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start_s = time.thread_time()
+        try:
+            yield
+        finally:
+            self.counters.cpu_s[name] = self.counters.cpu_s.get(name, 0.0) + time.thread_time() - start_s
+
+
+def _units(metadata: Mapping[str, DeviceMetadata], device: str) -> dict[str, str]:
+    known = metadata.get(device)
+    return known.units if known else {}
+
+
+def _resolve(future: Future[T], request: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(request())
+    except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
+        future.set_exception(error)
