@@ -1,0 +1,1 @@
+"""Measure what the way of a message costs."""
