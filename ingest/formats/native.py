@@ -259,8 +259,8 @@ def _quality_of(head: _Head, key: str) -> int:
 
 
 def _key(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise UnreadableError(Reason.BAD_SHAPE, "a key must be a text")
+    if not isinstance(raw, str) or not raw:
+        raise UnreadableError(Reason.BAD_SHAPE, "a key must be a text, and not an empty one")
     return raw
 
 
@@ -275,7 +275,7 @@ def _values(device: str, head: _Head) -> Decoded:
         try:
             key, value, quality = _key(raw_key), number(raw), _quality_of(head, raw_key)
         except UnreadableError as error:
-            rejections.append(Rejection(error.reason, error.detail, str(raw_key), device))
+            rejections.append(Rejection(error.reason, error.detail, str(raw_key) or '""', device))
             continue
         keys.append(key)
         values.append(value)
@@ -302,7 +302,7 @@ def _columns(device: str, head: _Head) -> Decoded:
         try:
             columns.append(_column(head, raw_key, raw, len(times)))
         except UnreadableError as error:
-            rejections.append(Rejection(error.reason, error.detail, str(raw_key), device))
+            rejections.append(Rejection(error.reason, error.detail, str(raw_key) or '""', device))
     rejections.extend(rejection for column in columns for rejection in _refusals(column, device))
     reports = [_row(device, head, columns, row, start_us) for row, start_us in enumerate(times) if start_us is not None]
     return Decoded([report for report in reports if report.keys], rejections)
@@ -378,7 +378,7 @@ def _row(device: str, head: _Head, columns: list[_Column], row: int, start_us: i
 
 def _status(device: str, document: dict[str, Any]) -> Decoded:
     online = document.get("on")
-    if online not in {0, 1}:
+    if not isinstance(online, int) or online not in {0, 1}:
         raise UnreadableError(Reason.BAD_SHAPE, 'a status needs "on": 0 or 1')
     interval_s = _whole(document, "iv", 1, 366 * 86_400)
     return Decoded(status=Status(device, bool(online), text(document.get("fw")), interval_s))
