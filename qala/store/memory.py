@@ -17,7 +17,7 @@ from devices.errors import UnavailableError
 from devices.reading import USABLE, Batch, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, ValueSelector
-from qala.store.rows import check_registered, overview_schema, selected, values_table
+from qala.store.rows import check_registered, overview_schema, selected, value_row, values_table
 
 _ROWS_MAX = 65_536  # rows of one record batch
 
@@ -217,7 +217,7 @@ def _key(value: Value) -> Key:
 
 
 def _number(value: Value) -> object:
-    return values_table([msgspec.structs.replace(value, known_us=0, revision=0)]).to_pylist()
+    return value_row(msgspec.structs.replace(value, known_us=0, revision=0))
 
 
 def _picks(select: ValueSelector, span: Span, key: Key) -> bool:

@@ -84,7 +84,7 @@ def check_registered(series: Int32Array, registered: int) -> None:
 
 def values_table(values: Iterable[Value]) -> pa.Table:
     """Return values as VALUES; `detail` becomes JSON with sorted keys, so that equal details are equal text."""
-    return _table([_value_row(value) for value in values], VALUES)
+    return _table([value_row(value) for value in values], VALUES)
 
 
 def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
@@ -92,7 +92,8 @@ def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     return pa.table([array(data, field.type) for data, field in zip(columns, schema, strict=True)], schema=schema)
 
 
-def _value_row(value: Value) -> tuple[Any, ...]:
+def value_row(value: Value) -> tuple[Any, ...]:
+    """Return the fields of a value in the order and types of VALUES."""
     fields = msgspec.structs.asdict(value)
     fields["detail"] = _encode_detail(value.detail).decode()
     if value.value is not None and np.isnan(value.value):
