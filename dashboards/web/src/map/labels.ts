@@ -1,0 +1,128 @@
+/** Names and values of zones as HTML above the map (MapLibre's own text would need font files), kept from overlapping. */
+import type { Map as MapLibre } from "maplibre-gl";
+import type { Geometry, Position } from "geojson";
+
+export interface Label {
+  id: string;
+  at: [number, number];
+  name: string;
+  value: string;
+  colour: string;
+  rank: number; // the lowest is placed first
+  selected: boolean;
+}
+
+function ringCentre(ring: Position[]): { at: [number, number]; area: number } {
+  let [x, y, area] = [0, 0, 0];
+  for (let i = 0; i + 1 < ring.length; i += 1) {
+    const [[x0 = 0, y0 = 0] = [], [x1 = 0, y1 = 0] = []] = [ring[i], ring[i + 1]];
+    const cross = x0 * y1 - x1 * y0;
+    area += cross;
+    x += (x0 + x1) * cross;
+    y += (y0 + y1) * cross;
+  }
+  const [fx = 0, fy = 0] = ring[0] ?? [];
+  return area ? { at: [x / (3 * area), y / (3 * area)], area: Math.abs(area) } : { at: [fx, fy], area: 0 };
+}
+
+function halfway(line: Position[]): [number, number] {
+  const lengths = line.slice(1).map((p, i) => Math.hypot((p[0] ?? 0) - (line[i]?.[0] ?? 0), (p[1] ?? 0) - (line[i]?.[1] ?? 0)));
+  let left = lengths.reduce((sum, length) => sum + length, 0) / 2;
+  for (const [i, length] of lengths.entries()) {
+    const [[x0 = 0, y0 = 0] = [], [x1 = 0, y1 = 0] = []] = [line[i], line[i + 1]];
+    if (length >= left) return [x0 + ((x1 - x0) * left) / (length || 1), y0 + ((y1 - y0) * left) / (length || 1)];
+    left -= length;
+  }
+  return [line[0]?.[0] ?? 0, line[0]?.[1] ?? 0];
+}
+
+/** Find where a zone's label stands: the centre of its largest ring, or half-way along its longest line. */
+export function anchor(geometry: Geometry): [number, number] | null {
+  if (geometry.type === "Polygon") return ringCentre(geometry.coordinates[0] ?? []).at;
+  if (geometry.type === "MultiPolygon") {
+    const centres = geometry.coordinates.map((polygon) => ringCentre(polygon[0] ?? []));
+    return centres.sort((a, b) => b.area - a.area)[0]?.at ?? null;
+  }
+  if (geometry.type === "LineString") return halfway(geometry.coordinates);
+  if (geometry.type === "MultiLineString") {
+    const longest = [...geometry.coordinates].sort((a, b) => b.length - a.length)[0];
+    return longest ? halfway(longest) : null;
+  }
+  if (geometry.type === "Point") return [geometry.coordinates[0] ?? 0, geometry.coordinates[1] ?? 0];
+  return null;
+}
+
+interface Placed {
+  label: Label;
+  node: HTMLElement;
+  width: number;
+  height: number;
+}
+
+const GAP_PX = 3;
+
+export class Labels {
+  readonly #map: MapLibre;
+  readonly #layer: HTMLElement;
+  #placed: Placed[] = [];
+
+  constructor(map: MapLibre) {
+    this.#map = map;
+    this.#layer = document.createElement("div");
+    this.#layer.className = "zone-labels";
+    this.#layer.setAttribute("aria-hidden", "true"); // the table says the same, in order
+    map.getContainer().append(this.#layer);
+    map.on("move", () => this.#move());
+    map.on("moveend", () => this.#thin());
+    map.on("resize", () => this.#thin());
+  }
+
+  set(labels: readonly Label[]): void {
+    const nodes = labels.map((label) => ({ label, node: this.#node(label), width: 0, height: 0 }));
+    this.#layer.replaceChildren(...nodes.map(({ node }) => node));
+    this.#placed = nodes;
+    for (const item of nodes) {
+      item.width = item.node.offsetWidth;
+      item.height = item.node.offsetHeight;
+    }
+    this.#move();
+    this.#thin();
+  }
+
+  #node(label: Label): HTMLElement {
+    const node = document.createElement("div");
+    node.className = label.selected ? "zone-label selected" : "zone-label";
+    const name = document.createElement("span");
+    name.className = "zone-label-name";
+    name.textContent = label.name;
+    const value = document.createElement("span");
+    value.className = "zone-label-value";
+    value.textContent = label.value;
+    value.style.setProperty("--zone", label.colour);
+    node.append(name, value);
+    return node;
+  }
+
+  #at(item: Placed): { x: number; y: number } {
+    return this.#map.project(item.label.at);
+  }
+
+  #move(): void {
+    for (const item of this.#placed) {
+      const { x, y } = this.#at(item);
+      item.node.style.transform = `translate(${Math.round(x - item.width / 2)}px, ${Math.round(y - item.height / 2)}px)`;
+    }
+  }
+
+  /** Hide the labels that would lie on one that matters more. */
+  #thin(): void {
+    const taken: { x: number; y: number; w: number; h: number }[] = [];
+    for (const item of [...this.#placed].sort((a, b) => a.label.rank - b.label.rank)) {
+      const { x, y } = this.#at(item);
+      const box = { x, y, w: item.width / 2 + GAP_PX, h: item.height / 2 + GAP_PX };
+      const free = taken.every((other) => Math.abs(other.x - x) >= other.w + box.w || Math.abs(other.y - y) >= other.h + box.h);
+      item.node.style.visibility = free ? "visible" : "hidden";
+      if (free) taken.push(box);
+    }
+  }
+}
