@@ -95,6 +95,14 @@ def test_windows_are_due_when_they_have_ended_newest_first(state: Engine) -> Non
     assert [due.start_us for due in dirty.due(30, limit=1)] == [20]
 
 
+def test_a_window_may_be_due_later_than_its_end_until_someone_needs_it_sooner(state: Engine) -> None:
+    dirty = DirtyMarks(state)
+    dirty.add_due([Due("aqi", "zone", "1h", 0, 10, ready_us=50)], now_us=20)
+    assert dirty.due(49) == []
+    dirty.add_due([window(0)], now_us=30)
+    assert [due.start_us for due in dirty.due(30)] == [0]
+
+
 def test_a_window_marked_again_while_it_was_computed_stays_due(state: Engine) -> None:
     dirty = DirtyMarks(state)
     dirty.add_due([window(0), window(10)], now_us=NOW)
@@ -113,13 +121,13 @@ def test_generations_go_on_rising_after_a_restart(state: Engine) -> None:
     assert len(again.due(NOW)) == 1
 
 
-def test_the_backlog_says_since_when_the_oldest_window_waits(state: Engine) -> None:
+def test_the_backlog_says_for_how_long_the_oldest_window_waits(state: Engine) -> None:
     dirty = DirtyMarks(state)
-    assert dirty.backlog(NOW).ready_us is None
+    assert dirty.backlog(NOW).lag_s == 0.0
     dirty.add_due([window(0)], now_us=100)
     dirty.add_due([window(0), window(200)], now_us=150)
     backlog = dirty.backlog(300)
-    assert (backlog.due, backlog.ready_us, backlog.marks) == (2, 100, 0)
+    assert (backlog.due, backlog.lag_s, backlog.marks) == (2, 200e-6, 0)
     mark(dirty, [(1, 10)], at(1))
     assert dirty.backlog(300).marks == 1
 

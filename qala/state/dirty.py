@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -60,9 +61,9 @@ _due = Table(
     Column("window", Text, primary_key=True),
     Column("start_us", BigInteger, primary_key=True),
     Column("stop_us", BigInteger, nullable=False),
-    Column("ready_us", BigInteger, nullable=False),  # since when it waits
+    Column("ready_us", BigInteger, nullable=False),  # since when it waits, or from when on it may be computed
     Column("generation", BigInteger, nullable=False),
-    Index("due_window_stop", "stop_us"),
+    Index("due_window_ready", "ready_us"),
 )
 
 
@@ -78,21 +79,22 @@ class Taken(msgspec.Struct):
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """A window to compute. `generation` rises whenever it is marked again."""
+    """A window to compute, not before `ready_us` (0: when it has ended). `generation` rises whenever it is marked again."""
 
     indicator: str
     zone: str
     window: str
     start_us: int
     stop_us: int
+    ready_us: int = 0
     generation: int = 0
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """How much waits: ended windows that are due, since when the oldest of them [UTC us], and rows of marks."""
+    """How much waits: ended windows that are due, for how long the oldest of them [s], and rows of marks."""
 
     due: int
-    ready_us: int | None
+    lag_s: float
     marks: int
 
 
@@ -162,6 +164,11 @@ class DirtyMarks:
             pending.add(pairs, position.number)
         return len(new)
 
+    def journals(self) -> list[str]:
+        """Return the journals that have marks."""
+        with self._engine.connect() as connection:
+            return list(connection.execute(select(_marks.c.journal).distinct()).scalars())
+
     def take(self, applied: Position) -> Taken:
         """Return marks of positions up to `applied`, oldest first, a bounded number; `add_due` drops them.
 
@@ -197,7 +204,7 @@ class DirtyMarks:
                 "window": window.window,
                 "start_us": window.start_us,
                 "stop_us": window.stop_us,
-                "ready_us": max(window.stop_us, now_us),
+                "ready_us": max(window.ready_us or window.stop_us, now_us),
                 "generation": self._generation,
             }
             for window in windows
@@ -210,10 +217,10 @@ class DirtyMarks:
         return len(rows)
 
     def due(self, now_us: int, limit: int = 20_000) -> list[Due]:
-        """Return due windows that have ended, newest first: what people look at must not wait for a backfill."""
+        """Return due windows that are ready, newest first: what people look at must not wait for a backfill."""
         query = (
-            select(_due.c.indicator, _due.c.zone, _due.c.window, _due.c.start_us, _due.c.stop_us, _due.c.generation)
-            .where(_due.c.stop_us <= now_us)
+            select(*(_due.c[name] for name in Due.__struct_fields__))
+            .where(_due.c.ready_us <= now_us)
             .order_by(_due.c.stop_us.desc())
             .limit(limit)
         )
@@ -233,11 +240,11 @@ class DirtyMarks:
 
     def backlog(self, now_us: int) -> Backlog:
         """Count what waits."""
-        ended = select(func.count(), func.min(_due.c.ready_us)).where(_due.c.stop_us <= now_us)
+        ended = select(func.count(), func.min(_due.c.ready_us)).where(_due.c.ready_us <= now_us)
         with self._engine.connect() as connection:
             due, ready_us = connection.execute(ended).one()
             marks = connection.execute(select(func.count()).select_from(_marks)).scalar_one()
-        return Backlog(due=due, ready_us=ready_us, marks=marks)
+        return Backlog(due=due, lag_s=0.0 if ready_us is None else (now_us - ready_us) / 1e6, marks=marks)
 
     def _of(self, journal: str) -> _Pending:
         return self._pending.setdefault(journal, _Pending())
@@ -247,7 +254,12 @@ class DirtyMarks:
         statement = dialect.insert(_due)
         again = statement.on_conflict_do_update(
             index_elements=["indicator", "zone", "window", "start_us"],
-            set_={"generation": statement.excluded.generation},
+            set_={
+                "generation": statement.excluded.generation,
+                "ready_us": case(
+                    (_due.c.ready_us < statement.excluded.ready_us, _due.c.ready_us), else_=statement.excluded.ready_us
+                ),
+            },
         )
         connection.execute(again, rows)
 
