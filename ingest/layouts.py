@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
+
+from ingest.payload import REVISION_MAX, TIME_MS_MAX, WINDOW_MS_MAX
 
 __all__ = ["Layout", "Layouts"]
 
@@ -18,9 +21,15 @@ _LAYOUTS_MAX = 1024
 _KEYS_MAX = 64
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
+_TimeMs = Annotated[int, Meta(ge=-TIME_MS_MAX, le=TIME_MS_MAX)]
+_WindowMs = Annotated[int, Meta(ge=0, le=WINDOW_MS_MAX, multiple_of=1000)]
+_Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
+
 
 class Layout(msgspec.Struct, frozen=True):
     """A decoder of `{"t":ms, "w":ms, "r":revision, "n":any number, "v":{exactly these keys: number, bool or null}}`.
+
+    All within the limits of the native format, and `w` in whole seconds.
 
     `read` returns a struct with `t`, `w`, `r` and `v`, the latter a struct of the values in the order of `keys`.
     It raises msgspec.MsgspecError or RecursionError on anything else.
@@ -61,9 +70,9 @@ def _make(keys: tuple[str, ...]) -> Layout:
         "Telemetry",
         [
             ("v", values),
-            ("t", int | None, None),
-            ("w", int, 0),
-            ("r", int, 0),
+            ("t", _TimeMs | None, None),
+            ("w", _WindowMs, 0),
+            ("r", _Revision, 0),
             ("n", float, 0.0),
         ],
         forbid_unknown_fields=True,

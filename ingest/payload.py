@@ -15,10 +15,22 @@ import cbor2
 
 from devices.errors import QalaError, Reason
 
-__all__ = ["TIME_MS_MAX", "UnreadableError", "number", "read_document", "text", "time_us"]
+__all__ = [
+    "REVISION_MAX",
+    "TIME_MS_MAX",
+    "WINDOW_MS_MAX",
+    "UnreadableError",
+    "number",
+    "read_document",
+    "text",
+    "time_us",
+]
 
 TIME_MS_MAX = 8_640_000_000_000_000
 """Farthest time from 1970 that is called one [ms]: 275,760 years, as in ECMAScript; its microseconds fit an int64."""
+WINDOW_MS_MAX = 366 * 86_400_000
+"""Longest window, and longest step between two values of a batch [ms]."""
+REVISION_MAX = 2**31 - 1
 
 _INT_DIGITS_MAX = 400  # float64 ends at 309 digits; int() of more than 4300 digits is refused by Python
 _DEPTH_MAX = 64

@@ -19,7 +19,7 @@ from devices.errors import Reason
 from ingest.formats.base import Decoded, Metadata, Rejection, Report, Status
 from ingest.layouts import Layout, Layouts
 from ingest.message import Message
-from ingest.payload import TIME_MS_MAX, UnreadableError, number, read_document, text, time_us
+from ingest.payload import REVISION_MAX, WINDOW_MS_MAX, UnreadableError, number, read_document, text, time_us
 from ingest.settings import IngestSettings
 
 __all__ = ["PAYLOAD_MAX", "READINGS_MAX", "Native", "make"]
@@ -27,9 +27,6 @@ __all__ = ["PAYLOAD_MAX", "READINGS_MAX", "Native", "make"]
 PAYLOAD_MAX = 64 * 1024
 READINGS_MAX = 5_000
 
-_WINDOW_MS_MAX = 366 * 86_400_000
-_STEP_MS_MAX = 366 * 86_400_000
-_REVISION_MAX = 2**31 - 1
 _TOPICS_MAX = 65_536
 _LEVEL = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _LEAVES = frozenset("tsmge")
@@ -80,11 +77,13 @@ class Native:
         payload = message.payload
         if len(payload) > self._payload_max:
             return _rejected(Reason.TOO_LARGE, f"{len(payload)} bytes", address.device)
-        if address.layout is not None:
-            report = _read_known(address.device, address.layout, payload)
-            if report is not None:
-                return Decoded((report,))
-        return self._document(address, payload)
+        if address.layout is None:
+            return self._document(address, payload)
+        try:
+            known = address.layout.read(payload)
+        except (msgspec.MsgspecError, RecursionError):
+            return self._document(address, payload)
+        return Decoded((_report(address.device, address.layout.keys, known),))
 
     def _document(self, address: _Address, payload: bytes) -> Decoded:
         """Decode any message of the scheme by its document."""
@@ -139,20 +138,13 @@ def make(settings: IngestSettings) -> Native:
     return Native(settings.topic_root, settings.payload_max, settings.readings_max)
 
 
-def _read_known(device: str, layout: Layout, payload: bytes) -> Report | None:
-    """Decode a message of one time that has a known layout; None where it is another one."""
-    try:
-        message = layout.read(payload)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    time_ms, span_ms = message.t, message.w
-    if (span_ms and (span_ms % 1000 or not 0 < span_ms <= _WINDOW_MS_MAX)) or not 0 <= message.r <= _REVISION_MAX:
-        return None
-    if time_ms is not None:
-        if not -TIME_MS_MAX <= time_ms <= TIME_MS_MAX:
-            return None
-        time_ms = (time_ms - span_ms) * 1000
-    return Report(device, time_ms, layout.keys, astuple(message.v), span_ms // 1000, message.r)
+def _report(device: str, keys: tuple[str, ...], known: Any) -> Report:
+    """Make the report of a message of one time that a layout has read."""
+    time_ms = known.t
+    if known.w or known.r or time_ms is None:
+        start_us = None if time_ms is None else (time_ms - known.w) * 1000
+        return Report(device, start_us, keys, astuple(known.v), known.w // 1000, known.r)
+    return Report(device, time_ms * 1000, keys, astuple(known.v))
 
 
 def _rejected(reason: Reason, detail: str, device: str = "") -> Decoded:
@@ -197,15 +189,15 @@ def _head(document: dict[str, Any]) -> _Head:
     values = document.get("v")
     if not isinstance(values, dict):
         raise UnreadableError(Reason.BAD_SHAPE, 'telemetry needs an object "v"')
-    step_ms = _whole(document, "i", 1, _STEP_MS_MAX)
-    span_ms = _whole(document, "w", 1000, _WINDOW_MS_MAX) or 0
+    step_ms = _whole(document, "i", 1, WINDOW_MS_MAX)
+    span_ms = _whole(document, "w", 1000, WINDOW_MS_MAX) or 0
     if span_ms % 1000:
         raise UnreadableError(Reason.BAD_SHAPE, '"w" must be whole seconds [ms]')
     return _Head(
         time=document.get("t"),
         step_us=None if step_ms is None else step_ms * 1000,
         span_s=span_ms // 1000,
-        revision=_whole(document, "r", 0, _REVISION_MAX) or 0,
+        revision=_whole(document, "r", 0, REVISION_MAX) or 0,
         quality=_quality(document.get("q")),
         units=_units(document.get("u")),
         values=values,
