@@ -30,8 +30,8 @@ class Files(Protocol):
     def create(self, path: Path) -> File:
         """Make a new file; it must not exist. Its name is durable after `sync_folder`."""
 
-    def open(self, path: Path) -> File:
-        """Open an existing file to go on at its end."""
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name, whatever had it before. Durable after `sync_folder`."""
 
     def remove(self, path: Path) -> None: ...
 
@@ -43,8 +43,8 @@ class Files(Protocol):
 
 
 class _LocalFile:
-    def __init__(self, path: Path, flags: int) -> None:
-        self._fd = os.open(path, flags | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
     def write(self, data: bytes) -> int:
         return os.write(self._fd, data)
@@ -63,10 +63,10 @@ class LocalFiles:
     """The file system of this machine."""
 
     def create(self, path: Path) -> File:
-        return _LocalFile(path, os.O_CREAT | os.O_EXCL)
+        return _LocalFile(path)
 
-    def open(self, path: Path) -> File:
-        return _LocalFile(path, 0)
+    def rename(self, old: Path, new: Path) -> None:
+        old.rename(new)
 
     def remove(self, path: Path) -> None:
         path.unlink()

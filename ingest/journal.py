@@ -22,6 +22,7 @@ from ingest.published import Published, read_published
 from ingest.reader import Frame, JournalReader, Segment, list_segments
 from ingest.segments import (
     HEADER_SIZE,
+    Raw,
     Row,
     encode_frame,
     encode_header,
@@ -55,7 +56,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, *, segment_max: int = _SEGMENT_MAX, files: Files | None = None) -> Journal:
-        """Open a folder's journal or begin one; cut a torn tail, make the rest durable, go on with its numbers.
+        """Open a folder's journal or begin one: leave a torn tail behind, make the rest durable, go on with its numbers.
 
         Raises:
             ConflictError: another process writes it.
@@ -126,11 +127,13 @@ class Journal:
     def _recover(self) -> None:
         starts = self._whole_segments()
         self.bytes = sum(segment_path(self._folder, first).stat().st_size for first in starts)
-        if starts:
-            self._resume(starts[-1])
-        else:
-            self.last = self._published.get()
         self.id = self._identify(starts)
+        synced = self._published.get()
+        self.last = max(synced, starts[-1] - 1) if starts else synced
+        unsure = self._beyond(starts[-1], self.last) if starts else []
+        if unsure:
+            self.last = min(self.last, unsure[0].first - 1)
+            self._rewrite(unsure)
         self._published.set(self.last)
 
     def _whole_segments(self) -> list[int]:
@@ -141,23 +144,31 @@ class Journal:
             self._files.sync_folder(self._folder)
         return starts
 
-    def _resume(self, first: int) -> None:
-        """Go on with the newest segment, or seal it where its header or something that was synced is damaged."""
+    def _beyond(self, first: int, synced: int) -> list[Raw]:
+        """Find the newest segment's frames beyond `synced`. They are whole, but perhaps nowhere but in memory."""
         path = segment_path(self._folder, first)
         data = path.read_bytes()
-        intact = parse_header(data, path) is not None
-        self.last, stop = first - 1, HEADER_SIZE
-        for raw in frames(data):
-            self.last, self._sequence, stop = raw.first + raw.messages - 1, raw.sequence, raw.stop
-        synced = self._published.get()
-        self._file, self._size = self._files.open(path), stop
-        if intact and synced <= self.last:
-            self._file.truncate(stop)
+        parse_header(data, path)
+        return [raw for raw in frames(data) if raw.first + raw.messages - 1 > synced]
+
+    def _rewrite(self, unsure: list[Raw]) -> None:
+        """Put frames into a new segment, which begins where what is known to be durable ends.
+
+        A file whose sync may have failed is never synced again: the kernel would call that a success without
+        having written what it dropped the first time.
+        """
+        path = segment_path(self._folder, self.last + 1)
+        draft = path.with_suffix(".new")
+        self._file = self._create(draft, self.last + 1)
+        for raw in unsure:
+            _write_all(self._file, raw.packed)
+            self._size += len(raw.packed)
         self._file.sync()
+        self._files.rename(draft, path)
         self._files.sync_folder(self._folder)
-        if not intact or synced > self.last or stop >= self._segment_max:
-            self._seal()
-        self.last = max(self.last, synced)
+        self._sequence = unsure[-1].sequence
+        self.last = unsure[-1].first + unsure[-1].messages - 1
+        self.bytes += self._size
 
     def _identify(self, starts: list[int]) -> str:
         """Find the journal's id in its file, or else in a segment's header; make one for a new journal."""
@@ -178,19 +189,28 @@ class Journal:
     def _begin(self) -> File:
         """Make the next segment. One of the same name holds nothing that was acknowledged, and is replaced."""
         path = segment_path(self._folder, self.last + 1)
+        file = self._create(path, self.last + 1)
+        try:
+            self._files.sync_folder(self._folder)
+        except OSError:
+            file.close()
+            raise
+        self._file, self._sequence = file, 0
+        self.bytes += HEADER_SIZE
+        return file
+
+    def _create(self, path: Path, first: int) -> File:
         with contextlib.suppress(FileNotFoundError):
             self._files.remove(path)
         file = self._files.create(path)
         try:
-            _write_all(file, encode_header(self.id, self.last + 1))
-            self._files.sync_folder(self._folder)
+            _write_all(file, encode_header(self.id, first))
         except OSError:
             file.close()
             with contextlib.suppress(OSError):
                 self._files.remove(path)
             raise
-        self._file, self._size, self._sequence = file, HEADER_SIZE, 0
-        self.bytes += HEADER_SIZE
+        self._size = HEADER_SIZE
         return file
 
     def _commit(self, file: File, frame: bytes) -> None:

@@ -98,7 +98,7 @@ class JournalReader:
                 continue
             self.damaged += max(raw.first - expected, 0)
             expected = max(raw.first, expected)
-            messages = decode_block(raw)[expected - raw.first :][:limit]
+            messages = decode_block(raw)[expected - raw.first :][: min(limit, end + 1 - expected)]
             found.append(Frame(expected, messages))
             expected += len(messages)
             limit -= len(messages)

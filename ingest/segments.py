@@ -60,14 +60,14 @@ class Header(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A frame whose checksum is right, its block still packed. It lies at bytes `[start, stop)` of what was read."""
+    """A frame whose checksum is right, its messages still packed. It lies at bytes `[start, stop)` of what was read."""
 
     start: int
     stop: int
     sequence: int
     first: int
     messages: int
-    block: bytes
+    packed: bytes  # the whole frame
 
 
 def segment_path(folder: Path, first: int) -> Path:
@@ -133,7 +133,12 @@ def encode_frame(messages: Sequence[Message | Row], *, sequence: int, first: int
 
 def decode_block(raw: Raw) -> list[Message]:
     """Unpack the messages of a frame."""
-    return _decode(zstandard.ZstdDecompressor().decompress(raw.block))
+    return _decode(zstandard.ZstdDecompressor().decompress(memoryview(raw.packed)[_FRAME.size :]))
+
+
+def _checksum(packed: bytes) -> int:
+    view = memoryview(packed)
+    return zlib.crc32(view[_FRAME.size :], zlib.crc32(view[: _FRAME.size - _CRC.size]))
 
 
 def frame_at(data: bytes, at: int) -> Raw | None:
@@ -148,11 +153,11 @@ def frame_at(data: bytes, at: int) -> Raw | None:
     begin = at + _FRAME.size
     if length > len(data) - begin or length > FRAME_MAX:
         return None
-    block = data[begin : begin + length]
-    if crc != zlib.crc32(block, zlib.crc32(data[at : begin - _CRC.size])):
+    packed = data[at : begin + length]
+    if crc != _checksum(packed):
         return None
     _refuse_newer(version, RECORD_VERSION, "a frame")
-    return Raw(at, begin + length, sequence, first, messages, block)
+    return Raw(at, begin + length, sequence, first, messages, packed)
 
 
 def frame_need(data: bytes, at: int) -> int:

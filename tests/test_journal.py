@@ -1,0 +1,436 @@
+"""The journal keeps what it acknowledged: through torn writes, failing disks, flipped bits and power cuts."""
+
+from __future__ import annotations
+
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devices.errors import ConflictError, UnavailableError, VersionError
+from ingest.journal import Frame, Journal, JournalReader, Published, list_segments, read_published
+from ingest.message import Message, MessageType
+from ingest.segments import HEADER_SIZE, Row, frames, segment_path, segments
+from tests.disk import Disk
+
+
+def message(number: int, *, size: int = 20) -> Message:
+    return Message(
+        topic=f"qala/1/demo/d{number % 7}/t", payload=f"{number}:".encode().ljust(size, b"x"), received_us=number
+    )
+
+
+def batch(first: int, count: int, *, size: int = 20) -> list[Message]:
+    return [message(number, size=size) for number in range(first, first + count)]
+
+
+def noise(number: int, size: int) -> Message:
+    """Make a message that zstd cannot make smaller."""
+    return Message(topic="t", payload=random.Random(number).randbytes(size), received_us=number)
+
+
+def read_all(folder: Path, *, after: int = 0, limit: int = 1_000_000) -> dict[int, Message]:
+    reader = JournalReader(folder)
+    found = numbered(reader.read(after, limit=limit))
+    reader.close()
+    return found
+
+
+def numbered(frames_read: Sequence[Frame]) -> dict[int, Message]:
+    return {frame.first + index: row for frame in frames_read for index, row in enumerate(frame.messages)}
+
+
+def filled(folder: Path, *groups: int, segment_max: int = 1 << 20) -> Journal:
+    journal = Journal.open(folder, segment_max=segment_max)
+    for group in groups:
+        journal.append(batch(journal.last + 1, group))
+    return journal
+
+
+# --- what goes in comes out -----------------------------------------------------------------------------------------
+
+
+def test_numbers_rise_by_one_over_frames_segments_and_openings(tmp_path: Path) -> None:
+    with_id = ""
+    for opening in range(3):
+        journal = Journal.open(tmp_path, segment_max=4096)
+        with_id = with_id or journal.id
+        assert journal.id == with_id
+        for group in range(5):
+            assert journal.append([noise(group, 1500)] * 2) == opening * 10 + group * 2 + 1
+        journal.close()
+    assert len(segments(tmp_path)) > 3
+    assert list(read_all(tmp_path)) == list(range(1, 31))
+
+
+def test_every_field_of_a_message_is_kept(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path)
+    full = Message("t/ü", b"\0\xff", -5, "c", "p", 2, MessageType.WILL, 1, True, True, {"content_type": "x"})
+    short: Row = ("t", b"", 7)
+    journal.append([full, short])
+    assert list(read_all(tmp_path).values()) == [full, Message("t", b"", 7)]
+    journal.close()
+
+
+def test_appending_nothing_writes_nothing(tmp_path: Path) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, files=disk)
+    assert journal.append([]) == 1
+    assert disk.syncs == 0
+    journal.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups=st.lists(st.integers(1, 30), min_size=1, max_size=12), limit=st.integers(1, 40), data=st.data())
+def test_reading_in_steps_gives_the_same_as_reading_at_once(groups: list[int], limit: int, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        journal = filled(folder, *groups, segment_max=300)
+        after = data.draw(st.integers(0, journal.last))
+        reader = JournalReader(folder)
+        found: dict[int, Message] = {}
+        position = after
+        while step := reader.read(position, limit=limit):
+            got = numbered(step)
+            assert 0 < len(got) <= limit
+            found |= got
+            position = max(got)
+        assert found == {number: message(number) for number in range(after + 1, journal.last + 1)}
+        assert reader.damaged == 0
+        reader.close()
+        journal.close()
+
+
+def test_a_reader_follows_beside_the_writer_and_stops_at_what_is_synced(tmp_path: Path) -> None:
+    reader = JournalReader(tmp_path / "journal")
+    assert (reader.id, reader.synced(), reader.first(), reader.read(0, limit=9)) == ("", 0, 1, [])
+    journal = Journal.open(tmp_path / "journal", segment_max=2000)
+    position = 0
+    for _ in range(30):
+        journal.append([noise(position, 400)])
+        with segment_path(tmp_path / "journal", segments(tmp_path / "journal")[-1]).open("ab") as file:
+            file.write(b"")  # the reader's view of a size that does not change
+        position = max(numbered(reader.read(position, limit=9)))
+        assert position == journal.last == reader.synced()
+        assert reader.read(position, limit=9) == []
+    assert reader.id == journal.id
+    reader.close()
+    journal.close()
+
+
+def test_a_frame_is_not_read_before_its_sync_has_ended(tmp_path: Path) -> None:
+    journal = filled(tmp_path, 3)
+    journal.close()
+    Published(tmp_path / "synced").set(2)
+    assert list(read_all(tmp_path)) == [1, 2]
+
+
+def test_a_frame_larger_than_a_read_comes_whole(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path)
+    journal.append([noise(number, 60_000) for number in range(20)])
+    journal.append([message(21)])
+    assert list(read_all(tmp_path)) == list(range(1, 22))
+    journal.close()
+
+
+def test_two_writers_are_refused(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path)
+    script = f"import pathlib; from ingest.journal import Journal; Journal.open(pathlib.Path({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "another process writes the journal" in done.stderr
+    with pytest.raises(ConflictError):
+        Journal.open(tmp_path)
+    journal.close()
+    Journal.open(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda data: data[:8] + struct.pack("<I", 2) + data[12:], id="segment header"),
+    ],
+)
+def test_a_newer_journal_is_refused_with_a_hint(tmp_path: Path, change) -> None:
+    filled(tmp_path, 2).close()
+    path = segment_path(tmp_path, 1)
+    data = bytearray(change(path.read_bytes()))
+    data[HEADER_SIZE - 4 : HEADER_SIZE] = struct.pack("<I", _crc(bytes(data[: HEADER_SIZE - 4])))
+    path.write_bytes(data)
+    for attempt in (lambda: Journal.open(tmp_path), lambda: read_all(tmp_path), lambda: list_segments(tmp_path)):
+        with pytest.raises(VersionError, match="newer Qala"):
+            attempt()
+
+
+def _crc(data: bytes) -> int:
+    import zlib
+
+    return zlib.crc32(data)
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_last_frame_cut_at_any_byte_is_cut_away_and_the_rest_kept(tmp_path: Path) -> None:
+    filled(tmp_path, 3, 2).close()
+    whole = segment_path(tmp_path, 1).read_bytes()
+    *_, last = frames(whole)
+    for size in range(last.start, len(whole)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        segment_path(folder, 1).write_bytes(whole[:size])
+        journal = Journal.open(folder)
+        assert journal.last == 3
+        assert journal.append(batch(4, 1)) == 4
+        assert read_all(folder) == {number: message(number) for number in range(1, 5)}
+        journal.close()
+
+
+def test_a_segment_whose_header_was_cut_short_is_begun_again(tmp_path: Path) -> None:
+    filled(tmp_path, 3).close()
+    for size in range(HEADER_SIZE):
+        segment_path(tmp_path, 4).write_bytes(segment_path(tmp_path, 1).read_bytes()[:size])
+        journal = Journal.open(tmp_path)
+        assert journal.last == 3
+        journal.close()
+
+
+def test_each_flipped_bit_is_detected_and_costs_one_frame(tmp_path: Path) -> None:
+    filled(tmp_path, *[2] * 200).close()
+    path = segment_path(tmp_path, 1)
+    whole = path.read_bytes()
+    chance = random.Random(5)
+    for raw in frames(whole):
+        bit = chance.randrange(raw.start * 8, raw.stop * 8)
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        reader = JournalReader(tmp_path)
+        found = numbered(reader.read(0, limit=1000))
+        lost = {raw.first, raw.first + 1}
+        assert found == {number: message(number) for number in range(1, 401) if number not in lost}
+        is_last = raw.stop == len(whole)
+        assert reader.damaged == (0 if is_last else 2)
+        reader.close()
+
+
+def test_a_damaged_last_frame_keeps_its_numbers_and_is_counted(tmp_path: Path) -> None:
+    filled(tmp_path, 2, 2).close()
+    path = segment_path(tmp_path, 1)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    journal = Journal.open(tmp_path)
+    assert journal.append(batch(5, 1)) == 5  # 3 and 4 may have been read: their numbers are not given again
+    assert path.read_bytes() == data
+    reader = JournalReader(tmp_path)
+    assert list(numbered(reader.read(0, limit=10))) == [1, 2, 5]
+    assert reader.damaged == 2
+    assert [segment.damaged for segment in list_segments(tmp_path)] == [2, 0]
+    reader.close()
+    journal.close()
+
+
+def test_a_damaged_header_costs_no_message(tmp_path: Path) -> None:
+    filled(tmp_path, 2, 2).close()
+    path = segment_path(tmp_path, 1)
+    data = bytearray(path.read_bytes())
+    data[10] ^= 1
+    path.write_bytes(data)
+    journal = Journal.open(tmp_path)
+    journal.append(batch(5, 1))
+    assert read_all(tmp_path) == {number: message(number) for number in range(1, 6)}
+    journal.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_mess_in_a_segment_never_invents_or_changes_a_message(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        filled(folder, 3, 4, 5).close()
+        path = segment_path(folder, 1)
+        whole = bytearray(path.read_bytes())
+        at = data.draw(st.integers(0, len(whole)))
+        whole[at : at + data.draw(st.integers(0, 60))] = data.draw(st.binary(max_size=80))
+        path.write_bytes(whole)
+        before = read_all(folder)
+        assert before.items() <= {number: message(number) for number in range(1, 13)}.items()
+        journal = Journal.open(folder)
+        assert journal.append(batch(journal.last + 1, 2)) >= 13
+        journal.close()
+        assert before.items() <= read_all(folder).items()
+
+
+# --- a disk that fails -----------------------------------------------------------------------------------------------
+
+
+def test_short_writes_are_finished(tmp_path: Path) -> None:
+    disk = Disk()
+    disk.short = 7
+    journal = Journal.open(tmp_path, files=disk)
+    journal.append(batch(1, 5))
+    assert read_all(tmp_path) == {number: message(number) for number in range(1, 6)}
+    journal.close()
+
+
+@pytest.mark.parametrize("bad_truncates", [pytest.param(0, id="cut back"), pytest.param(1, id="cannot be cut back")])
+@pytest.mark.parametrize("room", [0, 1, 30, 60])
+def test_a_full_disk_takes_nothing_and_goes_on_when_there_is_room(
+    tmp_path: Path, room: int, bad_truncates: int
+) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, files=disk)
+    journal.append(batch(1, 2))
+    disk.room, disk.bad_truncates = room, bad_truncates
+    with pytest.raises(UnavailableError, match="No space left"):
+        journal.append(batch(3, 3))
+    assert journal.last == 2
+    disk.heal()
+    assert journal.append(batch(3, 3)) == 3
+    assert read_all(tmp_path) == {number: message(number) for number in range(1, 6)}
+    journal.close()
+
+
+def test_a_sync_is_never_tried_again_on_the_same_file(tmp_path: Path) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, files=disk)
+    journal.append(batch(1, 2))
+    disk.bad_syncs = 1
+    with pytest.raises(UnavailableError, match="Input/output"):
+        journal.append(batch(3, 3))
+    assert journal.append(batch(3, 2)) == 3
+    assert segments(tmp_path) == [1, 3]
+    assert read_all(tmp_path) == {number: message(number) for number in range(1, 5)}
+    journal.close()
+
+
+def test_what_was_written_before_a_failed_sync_is_not_read_from_the_old_file(tmp_path: Path) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, files=disk)
+    journal.append(batch(1, 2))
+    disk.bad_syncs, disk.bad_truncates = 1, 1
+    with pytest.raises(UnavailableError):
+        journal.append([noise(1, 9), noise(2, 9)])
+    journal.append(batch(3, 5))
+    assert read_all(tmp_path) == {number: message(number) for number in range(1, 8)}
+    assert [segment.messages for segment in list_segments(tmp_path)] == [2, 5]
+    journal.close()
+
+
+def test_a_segment_that_cannot_be_made_is_made_later(tmp_path: Path) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, files=disk)
+    for fault in ("bad_creates", "bad_syncs"):
+        setattr(disk, fault, 1)
+        with pytest.raises(UnavailableError):
+            journal.append(batch(1, 1))
+    disk.room = 10
+    with pytest.raises(UnavailableError):
+        journal.append(batch(1, 1))
+    disk.heal()
+    assert journal.append(batch(1, 1)) == 1
+    journal.close()
+
+
+_STEP = st.tuples(
+    st.sampled_from(["append", "append", "append", "crash", "cut"]),
+    st.integers(1, 5),
+    st.sampled_from(["", "", "room", "sync", "sync twice", "sync and truncate", "room and truncate", "create"]),
+    st.integers(0, 150),
+)
+
+
+def fail(disk: Disk, fault: str, room: int) -> None:
+    disk.room = room if "room" in fault else None
+    disk.bad_syncs = 2 if fault == "sync twice" else int("sync" in fault)
+    disk.bad_truncates = int("truncate" in fault)
+    disk.bad_creates = int(fault == "create")
+
+
+@settings(max_examples=400, deadline=None)
+@given(steps=st.lists(_STEP, max_size=14), seed=st.integers(0, 2**32))
+def test_whatever_fails_every_acknowledged_message_is_there_and_no_read_number_changes(
+    steps: list[tuple[str, int, str, int]], seed: int
+) -> None:
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder, disk, serial = Path(name), Disk(), 0
+        journal = Journal.open(folder, segment_max=400, files=disk)
+        acknowledged: dict[int, Message] = {}
+        seen: dict[int, Message] = {}
+        for step, count, fault, room in steps:
+            if step == "append":
+                group, serial = batch(serial, count), serial + count
+                fail(disk, fault, room)
+                try:
+                    first = journal.append(group)
+                except UnavailableError:
+                    disk.heal()
+                    first = journal.append(group) if room % 2 else 0
+                if first:
+                    acknowledged |= {first + index: row for index, row in enumerate(group)}
+                disk.heal()
+            else:
+                journal.close()
+                if step == "cut":
+                    disk.cut_power(folder, chance)
+                journal = Journal.open(folder, segment_max=400, files=disk)
+            found = read_all(folder)
+            assert acknowledged.items() <= found.items()
+            assert seen.items() <= found.items()
+            seen = found
+        journal.close()
+
+
+# --- keeping house ---------------------------------------------------------------------------------------------------
+
+
+def test_oldest_segments_go_while_there_is_too_little_room_but_never_beyond_what_was_applied(tmp_path: Path) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, segment_max=1000, files=disk)
+    for number in range(10):
+        journal.append([noise(number, 1200)])
+    before = journal.bytes
+    assert journal.prune(0, upto=10) == 0
+    disk.free_bytes = 0
+    assert journal.prune(1, upto=4) > 0
+    reader = JournalReader(tmp_path)
+    assert reader.first() == 5
+    assert list(numbered(reader.read(0, limit=100))) == list(range(5, 11))
+    assert reader.damaged == 0
+    journal.prune(1, upto=10**9)
+    assert reader.first() == 10  # the newest stays
+    assert journal.bytes < before
+    assert journal.append([noise(11, 5)]) == 11
+    reader.close()
+    journal.close()
+
+
+def test_a_listing_tells_what_each_segment_holds(tmp_path: Path) -> None:
+    journal = filled(tmp_path, 2, 3, segment_max=100)
+    first, second = list_segments(tmp_path)
+    assert (first.first, first.last, first.messages, first.begin_us, first.end_us) == (1, 2, 2, 1, 2)
+    assert (second.first, second.last, second.messages, second.begin_us, second.end_us) == (3, 5, 3, 3, 5)
+    assert first.bytes == segment_path(tmp_path, 1).stat().st_size
+    assert journal.bytes == first.bytes + second.bytes
+    journal.close()
+
+
+def test_an_empty_folder_lists_nothing(tmp_path: Path) -> None:
+    assert list_segments(tmp_path / "none") == []
+
+
+def test_a_published_number_is_read_by_others_and_outlives_its_writer(tmp_path: Path) -> None:
+    assert read_published(tmp_path / "n") is None
+    number = Published(tmp_path / "n")
+    number.set(-(2**62))
+    assert read_published(tmp_path / "n") == -(2**62)
+    number.close()
+    assert Published(tmp_path / "n").get() == -(2**62)
