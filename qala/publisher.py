@@ -66,10 +66,12 @@ class Publisher:
         self._client.loop_stop()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
-        """Send one message, waiting for a place in the window."""
+        """Send one message, waiting for a place in the window. For one thread."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < self._in_flight)
-            info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        # Not under our lock: paho holds one of its own here, and holds it too where it calls `_on_publish`.
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        with self._changed:
             place = self._published
             self._published += 1
             if info.mid in self._early:
