@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def registry(*devices: str | Device) -> Registry:
 class City:
     """A journal, a store, a state and a projector between them, driven by hand."""
 
-    def __init__(self, folder: Path, *, devices: Iterable[str | Device] = ("air/a1", "air/a2"), **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, devices: Iterable[str | Device] = ("air/a1", "air/a2"), **settings: Any
+    ) -> None:
         self.folder = folder
         self.journal = Journal.open(folder / "journal")
         self.store: Store = MemoryStore()
@@ -103,6 +106,16 @@ class City:
         catalog = store.catalog()
         rows = (row for batch in store.read(Selector(), EVER) for row in batch.to_pylist())
         return {(*_key(catalog[row["series"]]), row["time_us"]): (row["value"], row["flag"]) for row in rows}
+
+    def readings_of(self, number: int) -> dict[tuple[str, str, int], float | None]:
+        """Return the readings that stem from one message: (device, key, time) to value, None where missing."""
+        catalog = self.store.catalog()
+        rows = (row for batch in self.store.read(Selector(), EVER) for row in batch.to_pylist())
+        return {
+            (*_key(catalog[row["series"]]), row["time_us"]): None if math.isnan(row["value"]) else row["value"]
+            for row in rows
+            if row["origin"] == number
+        }
 
     def applied(self) -> int:
         """Return up to where the store has the journal."""
