@@ -1,0 +1,134 @@
+"""The whole route: bytes over MQTT to readings, indicators, an alert and JSON, against numbers computed without Qala.
+
+Each recording is published through the listener of a real door to a real serving process. `tests/oracle.py` computes what
+must come out, from the same files, with pandas. The sets of windows must match both ways, values to 1e-9.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from qala.publisher import Publisher
+from tests import oracle, recordings
+from tests.recordings import Recording
+from tests.running import Qala
+
+Key = tuple[str, int]
+
+
+def publish(qala: Qala, recording: Recording) -> None:
+    """Send a recording as its devices would, and wait until all of it is stored and computed."""
+    with Publisher("127.0.0.1", qala.mqtt_port, client_id="recording") as publisher:
+        for topic, payload in recording.messages:
+            publisher.publish(topic, payload)
+        assert publisher.drain(30)
+    qala.wait_until_caught_up()
+
+
+def seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def served(qala: Qala, indicator: str, window: str) -> dict[Key, float]:
+    """Read every value of an indicator from the API; NaN where it has none, which it says with its status."""
+    items = qala.all(f"indicators/{indicator}/values", window=window, start="2000-01-01T00:00:00Z", limit=1000)
+    for item in items:
+        assert (item["value"] is None) == (item["status"] != "ok")
+        assert item["unit"]
+        assert item["method_version"]
+    return {(i["zone"], seconds(i["start"])): math.nan if i["value"] is None else i["value"] for i in items}
+
+
+def same(found: dict[Key, float], expected: pd.Series) -> None:
+    """Compare numbers by (zone, window start), both ways."""
+    assert set(found) == set(expected.index)
+    wrong = {key: (found[key], value) for key, value in expected.items() if not _equal(found[key], value)}
+    assert not wrong
+
+
+def _equal(a: float, b: float) -> bool:
+    return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def check_readings(qala: Qala, recording: Recording) -> None:
+    """Every reading of the recording is served, with its value, and nothing else."""
+    for device, rows in recording.frame.groupby("device"):
+        items = [
+            item
+            for quantity in sorted(set(rows.quantity))
+            for item in qala.all(
+                "readings", device=device, quantity=quantity, start="2000-01-01T00:00:00Z", limit=10_000
+            )
+        ]
+        found = {(i["quantity"], seconds(i["time"])): math.nan if i["value"] is None else i["value"] for i in items}
+        expected = {(q, t): v for q, t, v in zip(rows.quantity, rows.time, rows.value, strict=True)}
+        assert set(found) == set(expected)
+        assert all(_equal(found[key], value) for key, value in expected.items())
+
+
+def check_traffic(qala: Qala, recording: Recording) -> None:
+    traffic = recording.frame[recording.frame.quantity.isin(["speed", "vehicle_count"])]
+    for window, width in (("5min", 300), ("15min", 900), ("1h", 3600)):
+        free_flow = recording.free_flow
+        same(served(qala, "space_mean_speed", window), oracle.speeds(traffic, width))
+        same(served(qala, "travel_time_index", window), oracle.travel_time_index(traffic, width, free_flow))
+        same(served(qala, "congestion_level", window), oracle.congestion_level(traffic, width, free_flow))
+
+
+def check_air(qala: Qala, recording: Recording) -> None:
+    same(served(qala, "nowcast_aqi", "1h"), oracle.nowcast_aqi(recording.frame))
+    same(served(qala, "european_aqi", "1h"), oracle.european_aqi(recording.frame))
+    same(served(qala, "aqi", "1d"), oracle.aqi(recording.frame, recording.midnights))
+
+
+def check_energy(qala: Qala, recording: Recording) -> None:
+    first, last = recording.midnights[0], recording.midnights[-1]
+    for window, width in (("15min", 900), ("1h", 3600)):
+        if recording.frame.interval.max() <= width:
+            same(
+                served(qala, "interval_energy", window), oracle.energy(recording.frame, list(range(first, last, width)))
+            )
+    same(served(qala, "interval_energy", "1d"), oracle.energy(recording.frame, recording.midnights))
+    same(served(qala, "peak_demand", "1d"), oracle.peak_demand(recording.frame, recording.midnights))
+
+
+def check_episodes(qala: Qala, recording: Recording) -> None:
+    """Congestion above 60 % for a quarter of an hour is an episode until it falls to 35 %."""
+    level = oracle.congestion_level(recording.frame, 300, recording.free_flow)
+    expected = oracle.episodes(level, 300, above=60, clear=35, lasting=900, silent=1800)
+    assert expected, "the recording has no congestion: it tests nothing"
+    items = [i for i in qala.all("alerts", state="all", rule="road_congested") if i["kind"] == "value"]
+    found = [
+        (i["zone"], seconds(i["start"]), i["end"] and seconds(i["end"])) for i in items if i["state"] != "withdrawn"
+    ]
+    assert sorted(found, key=str) == expected
+
+
+@pytest.mark.parametrize(
+    ("record", "checks"),
+    [
+        pytest.param(
+            lambda _: recordings.rehearsal(),
+            [check_readings, check_traffic, check_air, check_energy, check_episodes],
+            id="a day of the rehearsal city",
+        ),
+        pytest.param(recordings.metr_la, [check_readings, check_traffic, check_episodes], id="loops of Los Angeles"),
+        pytest.param(recordings.beijing, [check_readings, check_air], id="an air station of Beijing"),
+        pytest.param(recordings.uk_meter, [check_readings, check_energy], id="a household meter in Britain"),
+    ],
+)
+def test_bytes_become_readings_indicators_and_alerts(
+    tmp_path: Path, record: Callable[[Path], Recording], checks: list[Callable[[Qala, Recording], None]]
+) -> None:
+    recording = record(tmp_path / "files")
+    with Qala(tmp_path / "data", devices=recording.devices_file, zones=recording.zones_file) as qala:
+        publish(qala, recording)
+        assert qala.all("rejected") == []
+        for check in checks:
+            check(qala, recording)
