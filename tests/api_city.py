@@ -41,7 +41,7 @@ from devices.value import Value
 from ingest.rejected import Replayed
 from qala.state import open_state
 from qala.state.episodes import EPISODE, EpisodeRow
-from qala.state.registry import admit
+from qala.state.registry import admit, import_registry, load_registry
 from qala.store.memory import MemoryStore
 from tests.wait import until
 
@@ -194,14 +194,20 @@ class City:
         now_us: int | None = NOW,
         settings: DashboardsSettings | None = None,
     ) -> None:
-        self.registry = registry or make_registry()
         self.store = MemoryStore()
         self.state: Engine = open_state(f"sqlite:///{folder}/state.sqlite")
+        given = registry or make_registry()
+        import_registry(self.state, given.devices.values(), given.zones.values(), given.placements, 0)
+        self.registry = load_registry(self.state)
         self.settings = settings or DashboardsSettings(page=folder / "page")
         self.parts: dict[str, dict[str, Any]] = {"projector": {"lag_messages": 0, "lag_s": 0.0, "applied": 7}}
         self.time_us = now_us
         self.replayed: list[tuple[Reason | None, str | None]] = []
         self._origin = 0
+        self.start()
+
+    def start(self) -> None:
+        """Put the parts together over the store and the state as they are."""
         self.hub = Hub(
             store=self.store,
             indicators=INDICATORS,
@@ -226,6 +232,7 @@ class City:
             version="0.1.0",
         )
         self.app: FastAPI = create_app(self.context)
+        self.hub.load()
 
     def now_us(self) -> int:
         return time.time_ns() // 1_000 if self.time_us is None else self.time_us
@@ -242,8 +249,7 @@ class City:
 
     def admit(self, device: Device, placement: Placement | None) -> Replayed:
         admit(self.state, device, placement, self.now_us())
-        placements = [*self.registry.placements, *([placement] if placement else [])]
-        self.registry = Registry([*self.registry.devices.values(), device], self.registry.zones.values(), placements)
+        self.registry = load_registry(self.state)
         return Replayed(1, 1, 0, 0)
 
     # ---- what tests put in

@@ -22,7 +22,7 @@ from devices.kind import Kind
 from ingest.rejected import Replayed
 from qala.store.base import Store
 
-__all__ = ["ApiContext", "Context", "Operator"]
+__all__ = ["ApiContext", "Context", "Operator", "Replayed"]
 
 
 class Operator(Protocol):
