@@ -121,7 +121,7 @@ def _roads(seed: int, roads: Sequence[Zone]) -> Roads:
     """Give roads their lanes and their strain: most have room at rush hour, some are full, a few more than that."""
     free_flow = np.array([zone.free_flow_kmh or 50.0 for zone in roads])
     luck = uniform(seed, 61, np.arange(len(roads)))
-    strain = 0.55 + 0.25 * luck + np.where(luck > 0.8, 0.22, 0.0)
+    strain = 0.60 + 0.32 * luck + np.where(luck > 0.88, 0.20, 0.0)
     return Roads(free_flow_kmh=free_flow, lanes=np.where(free_flow >= 70, 3.0, 2.0), strain=strain)
 
 
@@ -130,10 +130,12 @@ def _places(seed: int, districts: Sequence[str]) -> Places:
     middle = {zone: 1 - block.inner / OUTER_KM for zone, block in blocks("district").items()}
     names = list(middle)
     quirk = 0.85 + 0.30 * uniform(seed, 62, np.arange(len(districts)))
-    smoke = {zone: 0.6 + 0.9 * uniform(seed, 63, names.index(zone))[0] for zone in names}
-    smoke["district-onerkasip"] += 0.4
+    smoke = {zone: 0.45 + 0.95 * uniform(seed, 63, names.index(zone))[0] for zone in names}
+    smoke["district-onerkasip"] += 0.35
     smoke["district-suzhaga"] *= 0.6
     return Places(
+        district=np.array([names.index(zone) for zone in districts], np.int64),
+        districts=len(names),
         smoke=np.array([smoke[zone] for zone in districts]) * quirk,
         exhaust=np.array([0.5 + 0.8 * middle[zone] for zone in districts]) * quirk,
         industry=np.array([1.6 if zone in _INDUSTRY else 0.3 for zone in districts]) * quirk,

@@ -102,7 +102,7 @@ def demand(time_s: Int64Array) -> Float64Array:
     """How much of its peak a road is asked for: two rush hours on working days, one broad noon on free ones."""
     hour, weekday = _local(time_s)
     day = 0.40 * _bump(hour, 13.5, 5.0) + 0.06
-    work = day + 0.50 * _bump(hour, 8.3, 1.2) + 0.58 * _bump(hour, 18.4, 1.5)
+    work = day + 0.62 * _bump(hour, 8.3, 1.2) + 0.73 * _bump(hour, 18.4, 1.5)
     free = 0.05 + 0.52 * _bump(hour, 15.0, 4.2) + 0.10 * _bump(hour, 20.5, 2.0)
     return np.where(weekday >= 5, free, work)
 
@@ -116,17 +116,15 @@ class Roads(msgspec.Struct, frozen=True):
 
 
 def _load(seed: int, day: int, roads: Roads) -> Float64Array:
-    """Demand over capacity of each road: float64[roads, minutes]. Two roads a day lose lanes to roadworks."""
+    """Demand over capacity of each road: float64[roads, minutes]. Works close lanes of one road by day and one by night."""
     time_s = minutes_of(day)
     hour, _ = _local(time_s)
     count = len(roads.strain)
     load = roads.strain[:, None] * demand(time_s) * (1 + 0.06 * smooth(seed, 11, np.arange(count), time_s, 1800))
-    local_day = (time_s + UTC_OFFSET_S) // DAY_S
-    for lane in (0, 1):
-        closed = (uniform(seed, 12 + lane, local_day) * count).astype(np.int64)
-        works = _bump(hour, 14.0, 6.5) * 0.5
-        rows, columns = closed, np.arange(MINUTES)
-        load[rows, columns] = np.maximum(load[rows, columns], works + load[rows, columns])
+    shift = (time_s + UTC_OFFSET_S - DAY_S // 2) // DAY_S  # noon to noon, so that a night has one road
+    for stream, when, closed in ((12, _bump(hour, 13.5, 5.0), 0.65), (13, _bump(hour, 1.0, 4.2), 1.0)):
+        road = (uniform(seed, stream, shift + (stream == 12)) * count).astype(np.int64)
+        load[road, np.arange(MINUTES)] += closed * when
     return load
 
 
@@ -141,7 +139,7 @@ def streets(seed: int, day: int, roads: Roads, road: Int64Array) -> dict[str, Fl
     # A congested road passes fewer vehicles than it could: beyond capacity the flow falls again.
     flow = 1700 * roads.lanes[road, None] * np.minimum(load, 1.25 - 0.25 * np.clip(load, 0, 2.5)).clip(0.0)
     count = np.floor(flow / 60 + np.sqrt(flow / 60) * 0.7 * normal(seed, 16, device, time_s // 60) + 0.5).clip(0)
-    mean = roads.free_flow_kmh[road, None] * (1 + 0.02 * normal(seed, 17, device)) / (1 + 0.62 * load**4)
+    mean = roads.free_flow_kmh[road, None] * (1 + 0.02 * normal(seed, 17, device)) / (1 + 0.62 * load**3)
     seen = np.sqrt(np.maximum(count, 1))
     speed = np.clip(mean * (1 + 0.10 * normal(seed, 18, device, time_s // 60) / seen), 4.0, 139.0)
     occupancy = 100 * (count * 60) * 0.0065 / (speed * roads.lanes[road, None])
@@ -155,9 +153,21 @@ def streets(seed: int, day: int, roads: Roads, road: Int64Array) -> dict[str, Fl
 class Places(msgspec.Struct, frozen=True):
     """Where air stations stand, one entry a station: how much smoke, exhaust and industry its surroundings have (about 1)."""
 
+    district: Int64Array  # its number, one of `districts`
+    districts: int
     smoke: Float64Array
     exhaust: Float64Array
     industry: Float64Array
+
+
+def _fire(seed: int, time_s: Int64Array, places: Places) -> Float64Array:
+    """PM2.5 from what burns in one district for a few hours of most days: float64[devices, minutes] [ug/m3]."""
+    hour, _ = _local(time_s)
+    local_day = (time_s + UTC_OFFSET_S) // DAY_S
+    where = (uniform(seed, 32, local_day) * places.districts).astype(np.int64)
+    when, strength = 4 + 16 * uniform(seed, 33, local_day), 100 * uniform(seed, 34, local_day) - 20
+    plume = strength.clip(0.0) * np.exp(-(((hour - when) / 1.3) ** 2))
+    return np.where(places.district[:, None] == where, plume, 0.0)
 
 
 def air(seed: int, day: int, places: Places) -> dict[str, Float64Array]:
@@ -167,13 +177,14 @@ def air(seed: int, day: int, places: Places) -> dict[str, Float64Array]:
     local = 1 + 0.10 * smooth(seed, 21, device, time_s, 2700)
     smoke = places.smoke[:, None] * (0.25 + 1.5 * now.heating) * now.stagnation
     exhaust = places.exhaust[:, None] * demand(time_s) * now.stagnation**0.7
+    fire = _fire(seed, time_s, places)
     dust = 3.0 * np.clip(now.wind_speed - 3, 0, None)
 
     def measured(stream: int, mean: Float64Array, share: float) -> Float64Array:
         shaken: Float64Array = mean * local * (1 + share * normal(seed, stream, device[:, None], time_s // 60))
         return shaken.clip(0.0)
 
-    pm2_5 = measured(22, 4 + 9.5 * smoke + 5.0 * exhaust, 0.03)
+    pm2_5 = measured(22, 4 + 13.0 * smoke + 5.0 * exhaust + fire, 0.03)
     no2 = measured(24, 6 + 40 * exhaust + 6 * places.industry[:, None], 0.03)
     ozone = np.clip(28 + 75 * now.sun * (1 - now.heating) - 0.25 * no2, 2, None)
     return {
