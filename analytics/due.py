@@ -1,0 +1,180 @@
+"""Which windows depend on readings that changed. Pure.
+
+A changed reading reaches the windows that its indicators look at it from, those of readings whose context checks look at
+it, and for registers those whose edges are interpolated with it. Windows that have not begun are left out: they become due
+by their own readings, and a window without any has no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+
+from analytics.indicator import Indicator
+from analytics.registers import MAX_GAP_INTERVALS
+from analytics.window import windows_between
+from devices.device import Device, Registry
+from devices.kind import Kind
+from devices.quality import context_s, limits_of
+from devices.quantity import QUANTITIES, Aggregation
+from devices.reading import BoolArray, Int64Array, SeriesInfo
+from qala.state.dirty import BUCKET_US, Due, Taken
+
+__all__ = ["INTERVAL_S", "context_us", "due_windows", "interval_us", "register_reach_us"]
+
+INTERVAL_S = 60
+"""Declared interval of devices whose kind is not known [s]."""
+
+_SECOND_US = 1_000_000
+_BUCKET_BITS = 32
+
+
+class _Marked(msgspec.Struct):
+    """Buckets in which readings of a quantity changed, by zone: columns of one length. `register_us` is how far edges reach."""
+
+    quantity: Int64Array  # index into the names
+    zone: Int64Array  # index into the zones
+    bucket: Int64Array
+    register_us: Int64Array
+
+    def take(self, where: BoolArray) -> _Marked:
+        return _Marked(*(column[where] for column in msgspec.structs.astuple(self)))
+
+
+def interval_us(device: Device, kinds: Mapping[str, Kind]) -> int:
+    """Return the declared interval of a device [us]: its own, or its kind's."""
+    kind = kinds.get(device.kind)
+    return (device.interval_s or (kind.interval_s if kind else INTERVAL_S)) * _SECOND_US
+
+
+def register_reach_us(quantity: str, device_interval_us: int) -> int:
+    """Return how far the edges of windows reach for readings of a register [us]; 0 for what is no register."""
+    counter = QUANTITIES[quantity].aggregation is Aggregation.COUNTER
+    return MAX_GAP_INTERVALS * device_interval_us if counter else 0
+
+
+def context_us(quantity: str) -> tuple[int, int]:
+    """Return how far (back, ahead) [us] the context checks of a reading look."""
+    back_s, ahead_s = context_s(limits_of(QUANTITIES[quantity]))
+    return back_s * _SECOND_US, ahead_s * _SECOND_US
+
+
+def due_windows(
+    taken: Taken,
+    catalog: Mapping[int, SeriesInfo],
+    registry: Registry,
+    kinds: Mapping[str, Kind],
+    indicators: Mapping[str, Indicator],
+    tz: ZoneInfo,
+    now_us: int,
+) -> list[Due]:
+    """Return every window that depends on the marks, each once."""
+    found: list[Due] = []
+    for zone_kind in sorted({indicator.zone_kind for indicator in indicators.values()}):
+        speaking = [indicator for indicator in indicators.values() if indicator.zone_kind == zone_kind]
+        names = sorted({quantity for indicator in speaking for quantity in indicator.quantities})
+        zones = [zone.id for zone in registry.zones_of_kind(zone_kind)]
+        marked = _by_zone(taken, catalog, registry, kinds, names, zones)
+        for indicator in speaking:
+            of_it = marked.take(np.isin(marked.quantity, [names.index(name) for name in indicator.quantities]))
+            found += _of_indicator(indicator, of_it, names, zones, tz, now_us)
+    return found
+
+
+def _by_zone(
+    taken: Taken,
+    catalog: Mapping[int, SeriesInfo],
+    registry: Registry,
+    kinds: Mapping[str, Kind],
+    names: Sequence[str],
+    zones: Sequence[str],
+) -> _Marked:
+    """Find the zones that marked series stood in, and leave each (quantity, zone, bucket) once."""
+    order = np.argsort(taken.series, kind="stable")
+    series, starts = np.unique(taken.series[order], return_index=True)
+    pieces: list[tuple[int, int, int, Int64Array]] = []
+    for id_, rows in zip(series.tolist(), np.split(order, starts[1:]), strict=True):
+        info = catalog.get(id_)
+        if info is None or info.quantity not in names or info.device not in registry.devices:
+            continue
+        reach = register_reach_us(info.quantity, interval_us(registry.devices[info.device], kinds))
+        for zone, inside in _standing(registry, info.device, zones, taken.bucket[rows]):
+            pieces.append((names.index(info.quantity), zone, reach, inside))
+    return _unique(pieces)
+
+
+def _standing(
+    registry: Registry, device: str, zones: Sequence[str], bucket: Int64Array
+) -> Iterator[tuple[int, Int64Array]]:
+    """Yield the zones (of those given) that a device stood in, each with the buckets of its time there."""
+    for placement in registry.placements_of(device):
+        for zone in placement.zones:
+            if zone not in zones:
+                continue
+            inside = (bucket + 1) * BUCKET_US > placement.since_us
+            if placement.until_us is not None:
+                inside &= bucket * BUCKET_US < placement.until_us
+            yield zones.index(zone), bucket[inside]
+
+
+def _unique(pieces: Sequence[tuple[int, int, int, Int64Array]]) -> _Marked:
+    kinds = sorted({piece[:3] for piece in pieces})
+    codes = [(kinds.index(piece[:3]) << _BUCKET_BITS) | piece[3] for piece in pieces]
+    code = np.unique(np.concatenate(codes)) if codes else np.empty(0, np.int64)
+    columns = np.array(kinds, np.int64).reshape(-1, 3)[code >> _BUCKET_BITS]
+    return _Marked(columns[:, 0], columns[:, 1], code & ((1 << _BUCKET_BITS) - 1), columns[:, 2])
+
+
+def _of_indicator(
+    indicator: Indicator, marked: _Marked, names: Sequence[str], zones: Sequence[str], tz: ZoneInfo, now_us: int
+) -> list[Due]:
+    if not len(marked.bucket):
+        return []
+    context = np.array([context_us(name) for name in names], np.int64)[marked.quantity]
+    register = marked.register_us if indicator.bracket else np.zeros(len(marked.bucket), np.int64)
+    before = indicator.ahead_s * _SECOND_US + context[:, 1]
+    after = indicator.back_s * _SECOND_US + context[:, 0] + register
+    found: list[Due] = []
+    for name in indicator.windows:
+        zone, start, stop, ready = _windows(name, marked, before, after, register, tz, now_us)
+        found += [
+            Due(indicator.name, zones[z], name, a, b, c)
+            for z, a, b, c in zip(zone.tolist(), start.tolist(), stop.tolist(), ready.tolist(), strict=True)
+        ]
+    return found
+
+
+def _windows(
+    name: str,
+    marked: _Marked,
+    before: Int64Array,
+    after: Int64Array,
+    register: Int64Array,
+    tz: ZoneInfo,
+    now_us: int,
+) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
+    """List windows of one width once each: zone, start, stop, and when they may be computed.
+
+    A window that has ended before the bucket began waits for the bucket's end, so that what only the context checks or the
+    hours after it changed is computed once a bucket and not with every reading; a register's closing reading is not waited for.
+    """
+    begin = marked.bucket * BUCKET_US
+    end = begin + BUCKET_US
+    low = begin - np.maximum(before, register)
+    high = np.maximum(np.minimum(end + after, now_us + 1), end)
+    start, stop = windows_between(name, int(low.min()), int(high.max()), tz)
+    first, last = np.searchsorted(stop, low, side="right"), np.searchsorted(start, high, side="left")
+    times = last - first
+    row = np.repeat(np.arange(len(times)), times)
+    window = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times) + first[row]
+    waits = stop[window] <= begin[row] - register[row]
+    ready = np.where(waits, end[row], stop[window])
+    code = marked.zone[row] * len(start) + window
+    order = np.lexsort((ready, code))
+    code, ready = code[order], ready[order]
+    once = np.concatenate(([True], code[1:] != code[:-1]))
+    zone, at = np.divmod(code[once], len(start))
+    return zone, start[at], stop[at], ready[once]

@@ -1,0 +1,249 @@
+"""The scheduler: from marks of changed readings to due windows, and from due windows to values in the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+
+from analytics.due import due_windows, interval_us
+from analytics.indicator import Indicator, Results
+from analytics.inputs import Loaded, load, reach_us
+from analytics.settings import AnalyticsSettings
+from devices.device import Registry
+from devices.kind import Kind
+from devices.kinds import kinds as shipped_kinds
+from devices.reading import SeriesInfo
+from devices.value import Value
+from qala.state.dirty import Backlog, DirtyMarks, Due
+from qala.store import Store
+from qala.store.base import Span, ValueSelector
+
+__all__ = ["Counters", "Scheduler"]
+
+_SECOND_US = 1_000_000
+
+
+class Counters(msgspec.Struct):
+    """What a scheduler has done since it was made."""
+
+    rounds: int = 0
+    windows: int = 0
+    readings: int = 0
+    values: int = 0
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class Scheduler:
+    """Computes the windows that changed readings reach. One thread runs it; `backlog` and `counters` may be read by others.
+
+    `registry` gives the registry as it is now; `on_values` is called with the values that were new or changed, after they
+    are in the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dirty: DirtyMarks,
+        registry: Callable[[], Registry],
+        indicators: Mapping[str, Indicator],
+        settings: AnalyticsSettings,
+        tz: ZoneInfo,
+        *,
+        on_values: Callable[[Sequence[Value]], None] = lambda _values: None,
+        kinds: Mapping[str, Kind] | None = None,
+        now_us: Callable[[], int] = _now_us,
+    ) -> None:
+        self._store = store
+        self._dirty = dirty
+        self._registry = registry
+        self._indicators = indicators
+        self._settings = settings
+        self._tz = tz
+        self._on_values = on_values
+        self._kinds = shipped_kinds() if kinds is None else kinds
+        self._now_us = now_us
+        self.counters = Counters()
+
+    def run(self, stop: threading.Event) -> None:
+        """Go round until told to stop: at once again while there is much to do, else after a pause."""
+        while not stop.is_set():
+            if self.step(self._now_us()) < self._settings.windows_max:
+                stop.wait(self._settings.tick_s)
+
+    def step(self, now_us: int) -> int:
+        """Make one round and return how many windows it looked at: at most `windows_max`, newest first."""
+        self.counters.rounds += 1
+        self._gather(now_us)
+        due = self._dirty.due(now_us, self._settings.windows_max)
+        registry, catalog = self._registry(), self._store.catalog()
+        for chunk in self._chunks(due, registry):
+            values = self._compute(chunk, registry, catalog)
+            changed = self._changed(values)
+            self._store.put_values(changed)
+            if changed:
+                self._on_values(changed)
+            self._dirty.clear(chunk)
+            self.counters.windows += len(chunk)
+            self.counters.values += len(changed)
+        return len(due)
+
+    def backlog(self, now_us: int) -> Backlog:
+        """Say how many windows are due, for how long the oldest has waited [s], and how many rows of marks there are."""
+        return self._dirty.backlog(now_us)
+
+    def _gather(self, now_us: int) -> None:
+        """Turn the marks that the store has applied into due windows."""
+        for journal in self._dirty.journals():
+            applied = self._store.applied(journal)
+            if applied is None:
+                continue
+            taken = self._dirty.take(applied)
+            if taken.rows:
+                found = due_windows(
+                    taken, self._store.catalog(), self._registry(), self._kinds, self._indicators, self._tz, now_us
+                )
+                self._dirty.add_due(found, now_us=now_us, taken=taken)
+
+    def _chunks(self, due: Sequence[Due], registry: Registry) -> Iterator[list[Due]]:
+        """Put windows together that one read of bounded size serves: zones of one kind, near in time.
+
+        Windows of indicators or zones that exist no longer are let go.
+        """
+        known: list[Due] = []
+        gone: list[Due] = []
+        for window in due:
+            lives = window.indicator in self._indicators and window.zone in registry.zones
+            (known if lives else gone).append(window)
+        self._dirty.clear(gone)
+        known.sort(key=lambda window: (self._indicators[window.indicator].zone_kind, window.start_us))
+        for _, family in groupby(known, key=lambda window: self._indicators[window.indicator].zone_kind):
+            yield from self._cut(list(family), registry)
+
+    def _cut(self, family: Sequence[Due], registry: Registry) -> Iterator[list[Due]]:
+        """Cut windows sorted by start where a read would become too large, or would bridge a long time for nothing."""
+        span_max = self._settings.readings_max / self._rate(family, registry) * _SECOND_US
+        gap_max = self._gap_us(family)
+        chunk: list[Due] = []
+        stop_us = 0
+        for window in family:
+            if chunk and (window.start_us - chunk[0].start_us > span_max or window.start_us - stop_us > gap_max):
+                yield chunk
+                chunk, stop_us = [], 0
+            chunk.append(window)
+            stop_us = max(stop_us, window.stop_us)
+        if chunk:
+            yield chunk
+
+    def _rate(self, family: Iterable[Due], registry: Registry) -> float:
+        """Estimate the readings a second that the windows' zones promise of what their indicators need."""
+        zones = {window.zone for window in family}
+        quantities = {q for name in {w.indicator for w in family} for q in self._indicators[name].quantities}
+        devices = {placement.device for placement in registry.placements if zones.intersection(placement.zones)}
+        intervals = (interval_us(registry.devices[device], self._kinds) for device in devices)
+        return len(quantities) * sum(_SECOND_US / interval for interval in intervals) or 1.0
+
+    def _gap_us(self, family: Iterable[Due]) -> int:
+        """Return how far one window's readings reach [us]: windows farther apart than this share none."""
+        needed = [self._indicators[name] for name in {window.indicator for window in family}]
+        return max(sum(reach_us(indicator, name, 0)) for indicator in needed for name in indicator.quantities)
+
+    def _compute(self, chunk: Sequence[Due], registry: Registry, catalog: Mapping[int, SeriesInfo]) -> list[Value]:
+        loaded = load(self._store, catalog, registry, self._kinds, self._indicators, chunk)
+        self.counters.readings += loaded.rows
+        by_job = sorted(chunk, key=_job)
+        return [
+            value for job, windows in groupby(by_job, key=_job) for value in self._values(loaded, job, list(windows))
+        ]
+
+    def _values(self, loaded: Loaded, job: tuple[str, str], due: Sequence[Due]) -> list[Value]:
+        """Compute an indicator over windows of one width; of the grid of zones and windows, keep what is due."""
+        indicator, window = self._indicators[job[0]], job[1]
+        edges = np.array(sorted({(one.start_us, one.stop_us) for one in due}), np.int64)
+        results = indicator.compute(loaded.inputs(indicator, edges[:, 0], edges[:, 1]))
+        wanted = {(one.zone, one.start_us) for one in due}
+        return [
+            value
+            for value in _valued(indicator, window, loaded, edges, results)
+            if (value.zone, value.start_us) in wanted
+        ]
+
+    def _changed(self, values: Sequence[Value]) -> list[Value]:
+        """Return the values whose number is not the newest in the store."""
+        known: dict[tuple[str, str, str, int], Value] = {}
+        for (name, window), some in groupby(values, key=lambda value: (value.indicator, value.window)):
+            group = list(some)
+            select = ValueSelector(
+                indicators=frozenset({name}),
+                windows=frozenset({window}),
+                zones=frozenset(value.zone for value in group),
+            )
+            starts = [value.start_us for value in group]
+            rows = self._store.values(select, Span(min(starts), max(starts) + 1)).to_pylist()
+            known.update((_key(value), value) for value in map(_stored, rows))
+        return [value for value in values if known.get(_key(value)) != _number(value)]
+
+
+def _job(window: Due) -> tuple[str, str]:
+    return window.indicator, window.window
+
+
+def _valued(
+    indicator: Indicator,
+    window: str,
+    loaded: Loaded,
+    edges: np.ndarray[tuple[int, int], np.dtype[np.int64]],
+    results: Results,
+) -> Iterator[Value]:
+    grace_us = indicator.grace_s * _SECOND_US
+    columns = zip(
+        results.zone.tolist(),
+        edges[results.window].tolist(),
+        results.value.tolist(),
+        results.n_good.tolist(),
+        results.n_expected.tolist(),
+        results.status,
+        results.detail,
+        results.known_us.tolist(),
+        strict=True,
+    )
+    for zone, (start_us, stop_us), value, n_good, n_expected, status, detail, known_us in columns:
+        yield Value(
+            indicator=indicator.name,
+            zone=loaded.zones[zone].id,
+            window=window,
+            start_us=start_us,
+            stop_us=stop_us,
+            value=value if status == "ok" else None,
+            unit=indicator.unit,
+            n_good=n_good,
+            n_expected=n_expected,
+            method=indicator.method,
+            method_version=indicator.method_version,
+            final_us=stop_us + grace_us,
+            status=status,
+            detail=dict(detail),
+            known_us=known_us,
+        )
+
+
+def _key(value: Value) -> tuple[str, str, str, int]:
+    return value.indicator, value.zone, value.window, value.start_us
+
+
+def _number(value: Value) -> Value:
+    """Return a value without what does not make it another number."""
+    return msgspec.structs.replace(value, known_us=0, revision=0)
+
+
+def _stored(row: dict[str, object]) -> Value:
+    detail = msgspec.json.decode(str(row["detail"]))
+    return _number(msgspec.convert({**row, "detail": detail}, Value))
