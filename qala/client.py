@@ -79,7 +79,7 @@ def connect(config: Config, *, must_run: bool = False) -> Iterator[Client]:
         )
     from qala.wiring import build
 
-    hold = Hold(config.folder / "serve.lock")
+    hold = Hold(config.folder / "serve.lock", note=config.dashboards.http)
     app = build(config)
     try:
         yield Client(lambda: httpx.ASGITransport(app.api), running=False)

@@ -43,7 +43,7 @@ def import_files(config: Config, devices: Path | None, zones: Path | None) -> di
     finally:
         engine.dispose()
     if server := holder(config.folder / "serve.lock"):
-        os.kill(server, signal.SIGHUP)
+        os.kill(server.pid, signal.SIGHUP)
     return done
 
 

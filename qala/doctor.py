@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from devices.errors import QalaError
+from ingest.settings import parse_address
 from qala.client import connect
 from qala.config import Config
 from qala.process import answers, holder, is_free
@@ -146,17 +147,26 @@ def _ports(config: Config) -> Iterator[Finding]:
         ("MQTT port", "mqtt", config.mqtt, "door.lock"),
         ("HTTP port", "http", config.http, "serve.lock"),
     ):
-        where = f"{address[0]}:{address[1]}"
-        ours = holder(config.folder / owner) is not None
-        if ours and answers(address):
-            yield Finding(True, subject, f"{where} answers")
-        elif ours:
-            yield Finding(False, subject, f"{where} does not answer", "look at the log of qala run")
-        elif is_free(address):
-            yield Finding(True, subject, f"{where} is free")
+        ours = holder(config.folder / owner)
+        if ours:
+            yield _answering(subject, parse_address(ours.note))
         else:
-            hint = f"choose another with --{key}, or see who it is: ss -ltnp 'sport = :{address[1]}'"
-            yield Finding(False, subject, f"{where} is in use by another program", hint)
+            yield _free(subject, key, address)
+
+
+def _answering(subject: str, address: tuple[str, int]) -> Finding:
+    where = f"{address[0]}:{address[1]}"
+    if answers(address):
+        return Finding(True, subject, f"{where} answers")
+    return Finding(False, subject, f"{where} does not answer", "look at the log of qala run")
+
+
+def _free(subject: str, key: str, address: tuple[str, int]) -> Finding:
+    where = f"{address[0]}:{address[1]}"
+    if is_free(address):
+        return Finding(True, subject, f"{where} is free")
+    hint = f"choose another with --{key}, or see who it is: ss -ltnp 'sport = :{address[1]}'"
+    return Finding(False, subject, f"{where} is in use by another program", hint)
 
 
 # ---- the running parts

@@ -10,10 +10,11 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from devices.errors import ConflictError, UnavailableError
 
-__all__ = ["Hold", "answers", "end_with_parent", "holder", "is_free"]
+__all__ = ["Hold", "Holder", "answers", "end_with_parent", "holder", "is_free"]
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_S = 0.05
@@ -22,8 +23,8 @@ _RETRY_S = 0.05
 class Hold:
     """A file that one process at a time holds; the system lets go of it when the process ends, however it ends."""
 
-    def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
-        """Take hold of the file, waiting for a former owner to end.
+    def __init__(self, path: Path, *, note: str = "", wait_s: float = 0.0) -> None:
+        """Take hold of the file, waiting for a former owner to end; `note` is for others to read, such as an address.
 
         Raises ConflictError where another process holds it, UnavailableError where it cannot be written.
         """
@@ -40,7 +41,7 @@ class Hold:
                 raise self._conflict(path)
             time.sleep(_RETRY_S)
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(self._file, f"{os.getpid()} {note}\n".encode(), 0)
 
     def release(self) -> None:
         os.close(self._file)
@@ -53,7 +54,7 @@ class Hold:
         return True
 
     def _conflict(self, path: Path) -> ConflictError:
-        owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
+        owner = _read(self._file).pid
         os.close(self._file)
         return ConflictError(
             f"the data folder {path.parent} is in use by process {owner}",
@@ -61,8 +62,15 @@ class Hold:
         )
 
 
-def holder(path: Path) -> int | None:
-    """Return the process that holds a file, or None."""
+class Holder(NamedTuple):
+    """Who holds a file."""
+
+    pid: int
+    note: str
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds a file, or None."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -70,11 +78,15 @@ def holder(path: Path) -> int | None:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(file, 32, 0).decode(errors="replace").strip()
-        return int(text) if text.isdecimal() else 0
+        return _read(file)
     finally:
         os.close(file)
     return None
+
+
+def _read(file: int) -> Holder:
+    pid, _, note = os.pread(file, 256, 0).decode(errors="replace").strip().partition(" ")
+    return Holder(int(pid) if pid.isdecimal() else 0, note)
 
 
 def end_with_parent(parent: int) -> None:

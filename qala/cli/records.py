@@ -136,7 +136,7 @@ def devices_import(
 
 @devices.command("admit")
 def devices_admit(
-    device: Annotated[str, typer.Argument(metavar="FLEET/DEVICE")],
+    device: Annotated[str, typer.Argument(metavar="FLEET/DEVICE", help="The device.")],
     kind: Annotated[str, typer.Option("--kind", help="Its kind.")],
     config: ConfigOption = None,
     data: DataOption = None,
@@ -145,8 +145,8 @@ def devices_admit(
         list[str] | None, typer.Option("--zone", help="A zone it stands in; several may be given.")
     ] = None,
     interval_s: Annotated[int | None, typer.Option("--interval", min=1, help="Seconds between its readings.")] = None,
-    lat: Annotated[float | None, typer.Option("--lat")] = None,
-    lon: Annotated[float | None, typer.Option("--lon")] = None,
+    lat: Annotated[float | None, typer.Option("--lat", help="Latitude [deg].")] = None,
+    lon: Annotated[float | None, typer.Option("--lon", help="Longitude [deg].")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take a device into the registry and replay what it sent before."""
@@ -170,7 +170,7 @@ def alerts_ls(
 
 @alerts.command("ack")
 def alerts_ack(
-    alert: Annotated[str, typer.Argument(metavar="ID")],
+    alert: Annotated[str, typer.Argument(metavar="ID", help="The episode, as `alerts ls` lists it.")],
     config: ConfigOption = None,
     data: DataOption = None,
     comment: Annotated[str, typer.Option("--comment", help="What is being done about it.")] = "",

@@ -55,11 +55,10 @@ def door(
     """Run the door alone: it takes messages over MQTT and makes them durable."""
     _follow(parent)
     from ingest.door import serve_door
-
     from qala.process import Hold
 
     loaded = configuration(config, data, mqtt=mqtt, http=http)
-    hold = Hold(loaded.folder / "door.lock", wait_s=_FORMER_S)
+    hold = Hold(loaded.folder / "door.lock", note=loaded.ingest.mqtt, wait_s=_FORMER_S)
     serve_door(loaded.ingest, loaded.folder)
     hold.release()
 

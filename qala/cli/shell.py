@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 FAILED, USAGE = 1, 2
+_PIPE_WIDTH = 1000  # nothing is cut where a program reads
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file.", metavar="FILE")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data folder.", metavar="DIR")]
@@ -114,12 +115,15 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
     table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False).print(table)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(width=width, highlight=False, markup=False).print(table)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return " ".join(str(item) for item in value)
     return str(value)

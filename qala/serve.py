@@ -1,0 +1,86 @@
+"""`qala serve`: the process that owns the store. Threads that project, compute and notify; the API on TCP and a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from dashboards.api.server import make_server
+from devices.errors import UnavailableError
+from qala.config import Config
+from qala.process import Hold
+from qala.wiring import App, build
+
+__all__ = ["serve"]
+
+_FORMER_S = 5.0  # how long the lock of a server that just ended is waited for
+_GOODBYE_S = 1  # how long open requests may take when the server stops
+_BACKLOG = 512
+_log = logging.getLogger(__name__)
+
+
+def serve(config: Config, *, rehearse: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the registry again.
+
+    Raises ConflictError where another process serves the data folder, UnavailableError where the address is taken.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    hold = Hold(config.folder / "serve.lock", note=config.dashboards.http, wait_s=_FORMER_S)
+    app = build(config, rehearse=rehearse)
+    try:
+        sockets = [_tcp(config.http), _unix(config.socket)]
+        app.start()
+        _run(app, sockets)
+    finally:
+        app.close()
+        config.socket.unlink(missing_ok=True)
+        hold.release()
+
+
+def _run(app: App, sockets: list[socket.socket]) -> None:
+    import uvloop
+
+    server = make_server(app.api, app.hub)
+    server.config.timeout_graceful_shutdown = _GOODBYE_S
+
+    async def until_stopped() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
+        await server.serve(sockets=sockets)
+
+    # uvicorn raises the signal that stopped it once more, for whoever comes after it: that is us, and we know
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    uvloop.run(until_stopped())
+
+
+def _tcp(address: tuple[str, int]) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+    except OSError as error:
+        host, port = address
+        raise UnavailableError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint=f"choose another address with --http {host}:PORT"
+        ) from error
+    listening.listen(_BACKLOG)
+    return listening
+
+
+def _unix(path: Path) -> socket.socket:
+    """Listen where only the owner of the data folder gets through. What lies there is of a server that is gone."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+    finally:
+        os.umask(before)
+    listening.listen(_BACKLOG)
+    return listening

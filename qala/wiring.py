@@ -1,0 +1,268 @@
+"""The only place that knows everything: makes the parts of the serving process and gives each what it needs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from analytics.indicators import indicators
+from analytics.judge import Judge
+from analytics.notices import Outbox
+from analytics.notify import Channel
+from analytics.notify.log import LogChannel
+from analytics.notify.webhook import WebhookChannel
+from analytics.rulebook import load_rules
+from analytics.schedule import Scheduler
+from dashboards.api.app import create_app
+from dashboards.api.context import ApiContext
+from dashboards.health import Parts
+from dashboards.live import Hub
+from devices.device import Device, Placement, Registry
+from devices.errors import Reason
+from devices.kinds import kinds
+from devices.value import Value
+from ingest.door import read_report
+from ingest.projector import Projector
+from ingest.reader import JournalReader
+from ingest.rejected import Replayed, replay
+from qala.config import Config
+from qala.declared import import_declared
+from qala.state import open_state, registry
+from qala.state.dirty import DirtyMarks
+from qala.store import Store, open_store
+
+__all__ = ["App", "build"]
+
+T = TypeVar("T")
+
+_DOOR_FRESH_US = 5_000_000  # the door reports every second
+_ASK_S = 60.0
+_JOIN_S = 3.0
+_PATIENCE_S = 120.0  # after a start, what devices kept back meanwhile comes first
+_RETRY_S = (0.5, 30.0)
+_log = logging.getLogger(__name__)
+
+
+def build(config: Config, *, rehearse: bool = False) -> App:
+    """Open the store and the state and put the parts together; nothing runs before `App.start`.
+
+    With `rehearse`, the rehearsal city's zones and devices are brought into the registry first. Raises QalaError where a
+    file cannot be opened or something that people wrote is wrong.
+    """
+    engine = open_state(config.state_url)
+    import_declared(engine, config.devices_file, config.zones_file)
+    if rehearse:
+        _import_city(engine)
+    return App(config, engine, open_store(config.store_url))
+
+
+def _import_city(engine: Engine) -> None:
+    from devices.rehearsal.city import City
+
+    devices, zones, placements = City().registry()
+    registry.import_registry(engine, devices, zones, placements, _now_us())
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class App:
+    """The serving process's parts. `api` answers whether the threads run or not."""
+
+    def __init__(self, config: Config, engine: Engine, store: Store) -> None:
+        self._config = config
+        self._engine = engine
+        self._store = store
+        self._stop = threading.Event()
+        self._threads: list[_Thread] = []
+        self._registry = registry.load_registry(engine)
+        self._reader = JournalReader(config.folder / "journal")
+        known = indicators()
+        rules = {name: book.rule for name, book in load_rules(known, config.analytics.rules).items()}
+        channels = _channels(config)
+        self.hub = Hub(
+            store=store,
+            indicators=known,
+            rules=rules,
+            settings=config.dashboards,
+            parts=self.parts,
+            now_us=_now_us,
+            version=version("qala"),
+        )
+        self._marks = DirtyMarks(engine)
+        self._projector = Projector(
+            self._reader,
+            store,
+            engine,
+            self.registry,
+            config.ingest,
+            data=config.folder,
+            dirty=self._marks,
+            on_applied=self.hub.on_applied,
+        )
+        self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
+        self._outbox = Outbox(engine, channels)
+        self._scheduler = Scheduler(
+            store,
+            self._marks,
+            self.registry,
+            known,
+            config.analytics,
+            ZoneInfo(config.time_zone),
+            on_values=self._on_values,
+        )
+        self.api: FastAPI = create_app(
+            ApiContext(
+                store=store,
+                state=engine,
+                registry=self.registry,
+                kinds=kinds(),
+                indicators=known,
+                rules=rules,
+                settings=config.dashboards,
+                hub=self.hub,
+                operator=self,
+                parts=self.parts,
+                now_us=_now_us,
+                version=version("qala"),
+            ),
+        )
+        self.hub.load()
+
+    # ---- what the parts ask
+
+    def registry(self) -> Registry:
+        """The registry as it is; a change is a new object."""
+        return self._registry
+
+    def reload(self) -> None:
+        """Read the registry again, and let the projector take up what waited for it."""
+        self._registry = registry.load_registry(self._engine)
+        self._projector.wake()
+
+    def replay(self, *, reason: Reason | None, device: str | None) -> Replayed:
+        """Decode rejected messages again with today's registry."""
+        return self._ask(lambda: replay(self._projector, reason=reason, device=device))
+
+    def admit(self, device: Device, placement: Placement | None) -> Replayed:
+        """Take a new device into the registry and replay what it sent before. Raises ConflictError where it exists."""
+        registry.admit(self._engine, device, placement, _now_us())
+        self._registry = registry.load_registry(self._engine)
+        return self.replay(reason=None, device=device.id)
+
+    def _ask(self, request: Callable[[], T]) -> T:
+        """Call something on the thread that writes; where none runs, this is the only one."""
+        return self._projector.ask(request).result(_ASK_S) if self._threads else request()
+
+    # ---- how the parts are
+
+    def parts(self) -> Parts:
+        """Say how each part is doing."""
+        now_us = _now_us()
+        running = {thread.name: thread.is_alive() for thread in self._threads}
+        projector = self._projector.health(now_us)
+        backlog = self._scheduler.backlog(now_us)
+        return {
+            "door": self._door(now_us),
+            "projector": {
+                "up": running.get("projector", False) and not projector.error,
+                "applied": projector.applied,
+                "lag_messages": projector.lag_messages,
+                "lag_s": round(projector.lag_s, 3),
+                "damaged": projector.damaged,
+                "error": projector.error or None,
+            },
+            "scheduler": {
+                "up": running.get("scheduler", False),
+                "due": backlog.due,
+                "lag_s": round(backlog.lag_s, 3),
+            },
+            "store": {"up": True, "engine": self._store.capabilities.engine},
+        }
+
+    def _door(self, now_us: int) -> Mapping[str, Any]:
+        report = read_report(self._config.folder)
+        if report is None:
+            return {"up": False}
+        return {
+            "up": now_us - report.reported_us < _DOOR_FRESH_US and not report.last_error,
+            "address": report.address,
+            "connections": report.connections,
+            "last": report.last,
+            "error": report.last_error or None,
+        }
+
+    # ---- the threads
+
+    def start(self) -> None:
+        """Start projecting, computing and notifying."""
+        self._judge.start(_now_us())
+        self._threads = [
+            _Thread("projector", self._projector.run, self._stop),
+            _Thread("scheduler", self._compute, self._stop),
+            _Thread("outbox", self._outbox.run, self._stop),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _compute(self, stop: threading.Event) -> None:
+        """Compute what is due and judge it, until told to stop; silence is judged only by who has heard everything."""
+        settings = self._config.analytics
+        patient_until = time.monotonic() + _PATIENCE_S
+        while not stop.is_set():
+            done = self._scheduler.step(_now_us())
+            if not done and time.monotonic() > patient_until and not self._projector.health(_now_us()).lag_messages:
+                self._judge.watch_silence(_now_us())
+            if done < settings.windows_max:
+                stop.wait(settings.tick_s)
+
+    def _on_values(self, values: Sequence[Value]) -> None:
+        self._judge.judge(values, _now_us())
+        self.hub.on_values(values)
+
+    def close(self) -> None:
+        """Stop the threads and let go of every file."""
+        self._stop.set()
+        self._projector.wake()
+        deadline = time.monotonic() + _JOIN_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._store.close()
+        self._engine.dispose()
+
+
+class _Thread(threading.Thread):
+    """A thread that runs until told to stop; where it fails, it says so and begins again after a pause."""
+
+    def __init__(self, name: str, run: Callable[[threading.Event], None], stop: threading.Event) -> None:
+        super().__init__(name=name, daemon=True)
+        self._run_until = run
+        self._stop_asked = stop
+        self.failing = False
+
+    def run(self) -> None:
+        wait_s = _RETRY_S[0]
+        while not self._stop_asked.is_set():
+            try:
+                self._run_until(self._stop_asked)
+            except Exception:  # noqa: BLE001 - whatever it is: the other parts go on, and health tells
+                _log.exception("the %s failed; it begins again in %g s", self.name, wait_s)
+                self.failing = True
+                self._stop_asked.wait(wait_s)
+                wait_s = min(wait_s * 2, _RETRY_S[1])
+
+
+def _channels(config: Config) -> dict[str, Channel]:
+    channels: list[Channel] = [LogChannel()]
+    if config.analytics.webhook:
+        channels.append(WebhookChannel(config.analytics.webhook))
+    return {channel.name: channel for channel in channels}
