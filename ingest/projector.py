@@ -193,12 +193,12 @@ class Projector:
         if rows or self._repeats:
             self._rejected.record(applied, upto, rows)
         if self._settings.enrol == "enrol":
-            self._await(intake, admitted.unknown, upto)
-            self._await(intake, unheard, upto)
+            devices = sorted(admitted.unknown.keys() | unheard.keys())
+            self._await(intake, {d: [*admitted.unknown.get(d, ()), *unheard.get(d, ())] for d in devices}, upto)
 
     def _await(self, intake: Intake, unknown: Mapping[str, list[int]], upto: Position) -> None:
         """Note undeclared devices as candidates, and from where to replay each once it is admitted."""
-        new = {d: int(intake.numbers[at[0]]) for d, at in unknown.items() if d not in self._awaited}
+        new = {d: int(intake.numbers[min(at)]) for d, at in unknown.items() if d not in self._awaited}
         if new:
             state.await_devices(self.engine, upto.journal, new)
             self._awaited = set(state.awaited_devices(self.engine))
