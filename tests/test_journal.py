@@ -295,6 +295,10 @@ def test_a_full_disk_takes_nothing_and_goes_on_when_there_is_room(
     disk.heal()
     assert journal.append(batch(3, 3)) == 3
     assert read_all(tmp_path) == {number: message(number) for number in range(1, 6)}
+    for first in segments(tmp_path):
+        data = segment_path(tmp_path, first).read_bytes()
+        torn = len(data) - HEADER_SIZE - sum(raw.stop - raw.start for raw in frames(data))
+        assert torn == (room if bad_truncates and first == 1 else 0)
     journal.close()
 
 
@@ -321,6 +325,11 @@ def test_what_was_written_before_a_failed_sync_is_not_read_from_the_old_file(tmp
     journal.append(batch(3, 5))
     assert read_all(tmp_path) == {number: message(number) for number in range(1, 8)}
     assert [segment.messages for segment in list_segments(tmp_path)] == [2, 5]
+    path = segment_path(tmp_path, 1)
+    data = bytearray(path.read_bytes())
+    data[HEADER_SIZE + 40] ^= 1  # nor where the frame before it is damaged
+    path.write_bytes(data)
+    assert read_all(tmp_path) == {number: message(number) for number in range(3, 8)}
     journal.close()
 
 
