@@ -110,7 +110,7 @@ def _csv_rows(text: str) -> Iterator[_Row]:
             if row.fields:
                 yield row
     except csv.Error as error:
-        raise ConfigError(f"devices file, line {reader.line_num}: {error}", hint="check the quotes") from error
+        raise ConfigError(f"devices file, line {reader.reader.line_num}: {error}", hint="check the quotes") from error
 
 
 def _yaml_rows(text: str) -> Iterator[_Row]:
