@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,9 @@ def test_a_stream_is_never_compressed_and_a_large_list_is(tmp_path: Path) -> Non
 # ---- the hub alone, where the network would blur what is tested
 
 
-def frames_sent(hub: Hub) -> float:
-    return next(metric for metric in hub.metrics() if metric.name == "qala_live_frames_total").samples[0].value
+def all_sent(hub: Hub, frames: int) -> bool:
+    sent = next(metric for metric in hub.metrics() if metric.name == "qala_live_frames_total")
+    return sent.samples[0].value == frames
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -209,7 +211,7 @@ def test_a_page_that_does_not_keep_up_loses_the_oldest_and_is_told_to_read_again
         sending = asyncio.create_task(hub.run())
         for number in range(5):
             hub.on_episodes([make_episode(f"ep-{number}")])
-            await eventually(lambda sent=number + 1: frames_sent(hub) == sent)
+            await eventually(partial(all_sent, hub, number + 1))
         frames = [await anext(slow), await anext(slow)]
         hub.close()
         await sending

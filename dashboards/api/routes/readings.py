@@ -11,12 +11,13 @@ from fastapi import APIRouter, Request, Response
 
 from dashboards.api import contract
 from dashboards.api.context import Context
+from dashboards.api.flags import derived_flags, read_rows
 from dashboards.api.paging import CursorQuery, LimitQuery, decode_cursor, encode_cursor
 from dashboards.api.render import FormatQuery, negotiate, render, table_limit, times, times_or_null
 from dashboards.api.select import SeriesQuery, chosen_series
 from dashboards.times import parse_span
-from devices.reading import SeriesInfo
-from qala.store.base import READINGS, Selector, Span, Store
+from devices.reading import SeriesInfo, UInt8Array
+from qala.store.base import Span, Store
 
 router = APIRouter(tags=["readings"])
 
@@ -43,7 +44,7 @@ def list_readings(
     cursor: CursorQuery = None,
     format: FormatQuery = None,  # noqa: A002
 ) -> Response:
-    """List readings by series and time, with the flags that were stored with them."""
+    """List readings by series and time, with the flags that indicators see: those stored and those that neighbours show."""
     form = negotiate(request, format)
     rows = table_limit(context.settings, limit, form)
     infos = chosen_series(context.store, series, device, quantity)
@@ -55,24 +56,18 @@ def list_readings(
     found = _page(context.store, sorted(infos), span, after, rows + 1)
     page = found.slice(0, rows)
     more = encode_cursor(_last(page, span)) if found.num_rows > rows else None
-    return render(request, _public(page, infos), form, more)
+    flags = derived_flags(context.store, page, span, infos)
+    return render(request, _public(page, flags, infos), form, more)
 
 
 def _page(store: Store, series: Sequence[int], span: Span, after: _After | None, limit: int) -> pa.Table:
     """Read the rows after the last one of the page before: the rest of its series, then the series that follow."""
     if after is None:
-        return _read(store, series, span, limit)
+        return read_rows(store, series, span, limit)
     rest = [id_ for id_ in series if id_ == after.series]
-    table = _read(store, rest, Span(after.time_us + 1, span.stop_us), limit)
+    table = read_rows(store, rest, Span(after.time_us + 1, span.stop_us), limit)
     following = [id_ for id_ in series if id_ > after.series]
-    return pa.concat_tables([table, _read(store, following, span, limit - table.num_rows)])
-
-
-def _read(store: Store, series: Sequence[int], span: Span, limit: int) -> pa.Table:
-    if not series or limit <= 0 or span.start_us >= span.stop_us:
-        return READINGS.empty_table()
-    batches = store.read(Selector(series=frozenset(series)), span, limit=limit)
-    return pa.Table.from_batches(list(batches), READINGS)
+    return pa.concat_tables([table, read_rows(store, following, span, limit - table.num_rows)])
 
 
 def _last(page: pa.Table, span: Span) -> _After:
@@ -80,7 +75,7 @@ def _last(page: pa.Table, span: Span) -> _After:
     return _After(span.start_us, span.stop_us, row["series"], row["time_us"])
 
 
-def _public(table: pa.Table, infos: Mapping[int, SeriesInfo]) -> pa.Table:
+def _public(table: pa.Table, flags: UInt8Array, infos: Mapping[int, SeriesInfo]) -> pa.Table:
     """Name what the rows are of, and turn NaN into null."""
     ids, places = np.unique(table["series"].to_numpy(), return_inverse=True)
     of = [infos[int(id_)] for id_ in ids]
@@ -97,7 +92,7 @@ def _public(table: pa.Table, infos: Mapping[int, SeriesInfo]) -> pa.Table:
             "time": times(table["time_us"]),
             "value": pa.array(table["value"].to_numpy(), from_pandas=True),
             "unit": named([info.unit for info in of]),
-            "flag": table["flag"],
+            "flag": pa.array(flags),
             "revision": table["revision"],
             "received": times_or_null(table["received_us"]),
         },
