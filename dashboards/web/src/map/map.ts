@@ -56,6 +56,8 @@ function paints(palette: Palette): Record<string, Record<string, unknown>> {
     park: { "fill-color": palette.park },
     water: { "fill-color": palette.water },
     "water-line": { "line-color": palette.water, "line-width": byZoom(1.5, 8) },
+    street: { "line-color": palette.street, "line-width": byZoom(0.6, 5) },
+    railway: { "line-color": palette.outline, "line-width": byZoom(1, 3), "line-dasharray": [4, 2] },
     "zone-fill": { "fill-color": colour, "fill-opacity": lifted },
     "context-road": { "line-color": palette.road, "line-width": byZoom(1.2, 6) },
     "context-outline": { "line-color": palette.outline, "line-width": 1, "line-dasharray": [3, 2] },
@@ -85,6 +87,8 @@ function style(theme: Theme): StyleSpecification {
     layer("park", "fill", "base", { filter: ["all", kindIs("park"), ["==", ["geometry-type"], "Polygon"]] }),
     layer("water", "fill", "base", { filter: ["all", kindIs("water"), ["==", ["geometry-type"], "Polygon"]] }),
     layer("water-line", "line", "base", { filter: ["all", kindIs("water"), ["==", ["geometry-type"], "LineString"]], ...round }),
+    layer("street", "line", "base", { filter: kindIs("street"), ...round }),
+    layer("railway", "line", "base", { filter: kindIs("railway") }),
     layer("zone-fill", "fill", "zones", zoneShape),
     layer("context-road", "line", "zones", { filter: kindIs("road"), ...round }),
     layer("context-outline", "line", "zones", { filter: kindIs("district") }),
@@ -204,7 +208,8 @@ export class CityMap {
       const at = anchor(feature.geometry);
       if (at) this.#anchors.set(feature.properties.id, at);
     }
-    this.#bounds = bounds(shapes);
+    const city = shapes.features.filter((feature) => feature.properties.kind === "district");
+    this.#bounds = bounds(city.length ? { ...shapes, features: city } : shapes); // roads may lead far out of it
     this.fit(0);
   }
 
@@ -268,8 +273,7 @@ export class CityMap {
 
   fit(duration = 500): void {
     const { clientWidth: width } = this.#map.getContainer();
-    const side = width > 640 ? 40 : 14;
-    if (this.#bounds) this.#map.fitBounds(this.#bounds, { padding: { top: 64, bottom: 44, left: side, right: side }, duration });
+    if (this.#bounds) this.#map.fitBounds(this.#bounds, { padding: width > 640 ? 22 : 12, duration });
   }
 
   zoom(by: number): void {

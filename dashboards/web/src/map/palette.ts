@@ -6,6 +6,7 @@ export interface Palette {
   water: string;
   park: string;
   outline: string;
+  street: string;
   road: string;
   casing: string;
   selected: string;
@@ -25,6 +26,7 @@ export const PALETTES: Record<Theme, Palette> = {
     water: "#122c3a",
     park: "#14241f",
     outline: "#2c3843",
+    street: "#1a222a",
     road: "#2a343e",
     casing: "#0b1015",
     selected: "#ffffff",
@@ -42,6 +44,7 @@ export const PALETTES: Record<Theme, Palette> = {
     water: "#c6dfea",
     park: "#d7e6d3",
     outline: "#b6c0c9",
+    street: "#f9fafb",
     road: "#ffffff",
     casing: "#ccd4da",
     selected: "#0d1b24",

@@ -30,26 +30,36 @@ function Runbook({ runbook }: { runbook: string }) {
   if (!/^(https?:|\/)/.test(runbook)) {
     return (
       <span class="runbook" title={`${t("alerts.runbook")}: ${runbook}`}>
-        <Book /> {runbook.split("/").pop()}
+        <Book />
+        <span class="visually-hidden">
+          {t("alerts.runbook")}: {runbook}
+        </span>
       </span>
     );
   }
   return (
-    <a class="runbook" href={runbook} target="_blank" rel="noreferrer" title={runbook}>
-      <Book /> {t("alerts.runbook")}
+    <a class="runbook" href={runbook} target="_blank" rel="noreferrer" title={`${t("alerts.runbook")}: ${runbook}`} aria-label={t("alerts.runbook")}>
+      <Book />
     </a>
   );
 }
 
 function Reading({ alert }: { alert: Alert }) {
-  if (alert.kind === "no_data") return <span class="measure none">{t("alerts.nodata")}</span>;
+  if (alert.kind === "no_data" || alert.value === null) return <span class="measure none">{t("alerts.nodata")}</span>;
+  const limit = alert.threshold;
+  const text = limit === null ? "" : measure(limit, alert.unit, alert.indicator);
   return (
-    <>
+    <span class="alert-versus">
       <Measure value={alert.value} unit={alert.unit} indicator={alert.indicator} />
-      {alert.threshold !== null && (
-        <span class="alert-limit">{t("alerts.over", { threshold: measure(alert.threshold, alert.unit, alert.indicator) })}</span>
+      {limit !== null && (
+        <span class="alert-limit" title={t("alerts.over", { threshold: text })}>
+          <span class="visually-hidden">{t("alerts.over", { threshold: text })}</span>
+          <span aria-hidden="true">
+            {alert.value < limit ? "<" : ">"} {text}
+          </span>
+        </span>
       )}
-    </>
+    </span>
   );
 }
 
@@ -68,18 +78,23 @@ function Row({ alert }: { alert: Alert }) {
         <SeverityMark severity={alert.severity} />
         <span class="visually-hidden">{tr("severity", alert.severity)}</span>
       </span>
+      <Runbook runbook={alert.runbook} />
       <div class="alert-main">
         <button type="button" class="alert-title" onClick={() => show(alert)}>
           <span class="alert-zone">{state.zoneName(alert.zone)}</span>
-          <span class="alert-rule">{ruleTitle(alert)}</span>
         </button>
         <div class="alert-reading">
+          <span class="alert-rule">{ruleTitle(alert)}</span>
           <Reading alert={alert} />
         </div>
         <div class="alert-meta">
           <span>{when(alert)}</span>
           {alert.state !== "firing" && <span class="chip">{t(`alerts.${alert.state}`)}</span>}
-          <Runbook runbook={alert.runbook} />
+          {alert.state === "firing" && !acknowledged && (
+            <button type="button" class="button ack" onClick={() => void (state.acknowledging.value = alert)} data-testid="acknowledge">
+              {t("alerts.acknowledge")}
+            </button>
+          )}
         </div>
         {acknowledged && (
           <div class="alert-ack" title={moment(lang.value, Date.parse(acknowledged.time), state.coarse.value, state.zoneOfTime.value)}>
@@ -92,11 +107,6 @@ function Row({ alert }: { alert: Alert }) {
           </div>
         )}
       </div>
-      {alert.state === "firing" && !acknowledged && (
-        <button type="button" class="button ack" onClick={() => void (state.acknowledging.value = alert)} data-testid="acknowledge">
-          {t("alerts.acknowledge")}
-        </button>
-      )}
     </li>
   );
 }

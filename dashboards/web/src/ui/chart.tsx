@@ -195,8 +195,8 @@ function usePlot() {
       stops.push(
         effect(() => {
           void Math.floor(state.coarse.value / 30_000); // the axis moves on
-          const style = `${state.theme.value} ${lang.value} ${subjectKey.value} ${hours.value} ${state.rules.value.size}`;
           const next = drawing();
+          const style = `${state.theme.value} ${lang.value} ${subjectKey.value} ${next.stepped}`;
           made.draw(next, style !== look);
           look = style;
         }),
@@ -348,7 +348,6 @@ export function Chart() {
       </h2>
       <div class="dock-head">
         <Pickers />
-        <Readout />
         <span class="grow" />
         <Segments
           label={t("chart.range")}
@@ -359,9 +358,12 @@ export function Chart() {
           options={RANGES.map((id) => ({ id, text: t("chart.hours", { count: id }) }))}
         />
       </div>
+      <div class="plot-head">
+        <span class="plot-unit">{unitText(indicatorOf.value, unit.value)}</span>
+        <Readout />
+      </div>
       <div class={`plot ${status.value}`}>
         <div ref={node} class="plot-canvas" role="img" aria-label={description()} />
-        <span class="plot-unit">{unitText(indicatorOf.value, unit.value)}</span>
         {text && <div class="plot-note">{text}</div>}
       </div>
     </section>

@@ -40,7 +40,6 @@ function Headline({ tile }: { tile: Tile }) {
   return (
     <div class="headline">
       <div class="headline-value">
-        <div class="headline-title">{title}</div>
         <div class="headline-number" data-testid="tile-value" data-indicator={tile.indicator} data-value={tile.value ?? ""}>
           <Measure value={tile.value} unit={tile.unit} indicator={tile.indicator} class="big" />
         </div>
@@ -117,6 +116,7 @@ function Card({ domain }: { domain: Domain }) {
             {t(`domain.${domain}`)}
           </button>
         </h2>
+        <span class="tile-title">{tile && state.indicatorTitle(tile.indicator, tile.title)}</span>
         {counts && <Devices counts={counts} />}
       </div>
       {tile ? <Headline tile={tile} /> : <div class="tile-waiting">{state.summary.value ? t("tile.waiting") : ""}</div>}
