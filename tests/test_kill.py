@@ -13,7 +13,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.running import Qala, native
+from tests.processes import Qala, native
 from tests.wait import until
 
 DEVICES = 50

@@ -17,7 +17,7 @@ import pytest
 from qala.publisher import Publisher
 from tests import oracle, recordings
 from tests.recordings import Recording
-from tests.running import Qala
+from tests.processes import Qala
 
 Key = tuple[str, int]
 
