@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ from devices.device import Registry
 from devices.errors import QalaError, Reason
 from devices.reading import Int64Array
 from ingest.admission import Admission, Admitted
+from ingest.formats import Decoder
 from ingest.formats.base import Decoded, Metadata, Rejection, Status
 from ingest.message import Message, MessageType
 from ingest.reader import Frame
@@ -18,6 +19,9 @@ from ingest.rejected import refusal
 from qala.state.registry import Candidate, DeviceMetadata, DeviceStatus
 
 __all__ = ["Announcements", "Intake", "admit", "announcements", "candidate", "join", "take"]
+
+
+_REFUSED = int(MessageType.REFUSED)
 
 
 class Intake(msgspec.Struct):
@@ -53,9 +57,12 @@ def join(frames: Sequence[Frame]) -> tuple[Int64Array, list[Message]]:
     return numbers, [message for frame in frames for message in frame.messages]
 
 
-def take(numbers: Int64Array, messages: list[Message], decode: Callable[[Message], Decoded]) -> Intake:
+def take(numbers: Int64Array, messages: list[Message], decoder: Decoder) -> Intake:
     """Decode messages; those that the door refused keep its reason."""
-    decoded = [decode(m) if m.type != MessageType.REFUSED else refusal(m) for m in messages]
+    decoded = decoder.decode_all(messages)
+    for index, message in enumerate(messages):
+        if message.type == _REFUSED:
+            decoded[index] = refusal(message)
     return Intake(numbers, messages, decoded)
 
 

@@ -106,7 +106,7 @@ class Projector:
         self._socket = data / "projector.sock"
         (data / "journal").mkdir(parents=True, exist_ok=True)
         self._published = Published(data / "journal" / "applied")
-        self._decode = Decoder(find_formats(settings)).decode
+        self._decoder = Decoder(find_formats(settings))
         self._rejected = RejectedLog(engine, settings.rejected_max)
         self._metadata = dict(inventory.metadata(engine))
         self._awaited = set(state.awaited_devices(engine))
@@ -141,7 +141,7 @@ class Projector:
                 return 0
             upto = Position(applied.journal, int(numbers[-1]))
             with self._stage("decode"):
-                intake = take(numbers, messages, self._decode)
+                intake = take(numbers, messages, self._decoder)
                 said = self._listen(intake)
             with self._stage("admit"):
                 admitted = admit(self._admission, intake)
@@ -231,7 +231,7 @@ class Projector:
         with self._again_unless_done():
             self._look_at_registry()
             found = self._find(numbers)
-            done = self._project_again(take(*found, self._decode)) if found[1] else Replayed()
+            done = self._project_again(take(*found, self._decoder)) if found[1] else Replayed()
             return done + Replayed(pruned=len(numbers) - len(found[1]))
 
     def _find(self, numbers: Sequence[int]) -> tuple[Int64Array, list[Message]]:
@@ -278,7 +278,7 @@ class Projector:
         after = min(firsts, default=applied.number + 1) - 1
         while after < applied.number:
             limit = min(applied.number - after, self._settings.batch_max)
-            intake = take(*join(self._reader.read(after, limit=limit)), self._decode)
+            intake = take(*join(self._reader.read(after, limit=limit)), self._decoder)
             if not intake.messages:
                 return
             after = int(intake.numbers[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import cast
 
@@ -32,11 +32,19 @@ class Decoder:
         self._formats = formats
         self._find = lru_cache(_TOPICS_MAX)(self._decode_of)
 
+    def decode_all(self, messages: Sequence[Message]) -> list[Decoded]:
+        """Decode messages, one for one. Never raises: what a format fails on is rejected, alone."""
+        find = self._find
+        try:
+            return [find(message.topic)(message) for message in messages]
+        except Exception:  # noqa: BLE001 - a format's bug must not stop the others' messages
+            return [self.decode(message) for message in messages]
+
     def decode(self, message: Message) -> Decoded:
         """Decode one message. Never raises: what a format fails on is rejected."""
         try:
             return self._find(message.topic)(message)
-        except Exception as error:  # noqa: BLE001 - a format's bug must not stop the others' messages
+        except Exception as error:  # noqa: BLE001 - as above
             return _rejected(Reason.BAD_SHAPE, f"the format failed on it: {type(error).__name__}")
 
     def _decode_of(self, topic: str) -> Callable[[Message], Decoded]:

@@ -77,13 +77,17 @@ class Native:
         payload = message.payload
         if len(payload) > self._payload_max:
             return _rejected(Reason.TOO_LARGE, f"{len(payload)} bytes", address.device)
-        if address.layout is None:
+        layout = address.layout
+        if layout is None:
             return self._document(address, payload)
         try:
-            known = address.layout.read(payload)
+            known = layout.read(payload)
         except (msgspec.MsgspecError, RecursionError):
             return self._document(address, payload)
-        return Decoded((_report(address.device, address.layout.keys, known),))
+        time_ms = known.t
+        if known.w or known.r or time_ms is None:
+            return _unusual(address.device, layout.keys, known)
+        return Decoded((Report(address.device, time_ms * 1000, layout.keys, astuple(known.v)),))
 
     def _document(self, address: _Address, payload: bytes) -> Decoded:
         """Decode any message of the scheme by its document."""
@@ -138,13 +142,10 @@ def make(settings: IngestSettings) -> Native:
     return Native(settings.topic_root, settings.payload_max, settings.readings_max)
 
 
-def _report(device: str, keys: tuple[str, ...], known: Any) -> Report:
-    """Make the report of a message of one time that a layout has read."""
-    time_ms = known.t
-    if known.w or known.r or time_ms is None:
-        start_us = None if time_ms is None else (time_ms - known.w) * 1000
-        return Report(device, start_us, keys, astuple(known.v), known.w // 1000, known.r)
-    return Report(device, time_ms * 1000, keys, astuple(known.v))
+def _unusual(device: str, keys: tuple[str, ...], known: Any) -> Decoded:
+    """Decode a message that a layout has read, with a window, a revision or no time."""
+    start_us = None if known.t is None else (known.t - known.w) * 1000
+    return Decoded((Report(device, start_us, keys, astuple(known.v), known.w // 1000, known.r),))
 
 
 def _rejected(reason: Reason, detail: str, device: str = "") -> Decoded:
