@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -201,6 +202,31 @@ def test_a_batch_that_fails_half_way_leaves_nothing_and_can_be_repeated(
     assert store.applied("j") == Position("j", 1)
     assert store.append(mixed, Position("j", 2)).inserted == 2
     assert store.applied("j") == Position("j", 2)
+
+
+def append_on_a_full_disk(path: str) -> None:
+    """Fill the room for the log, see appends fail, make room, and go on."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    store = DuckDBStore.open(path)
+    store.register([air(f"air/{n}") for n in range(ROWS)])
+    store.append(numbered(1), Position("j", 1))
+    size = Path(path + ".wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10_000, resource.RLIM_INFINITY))
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="disk space"):
+            store.append(numbered(2), Position("j", 2))
+    assert (store.applied("j"), len(everything(store))) == (Position("j", 1), ROWS)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    store.append(numbered(2), Position("j", 2))
+    os._exit(0)
+
+
+def test_a_full_disk_stops_nothing_but_the_append(path: Path) -> None:
+    code = f"from tests.test_duckdb import append_on_a_full_disk; append_on_a_full_disk({str(path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    store = DuckDBStore.open(path)
+    assert (store.applied("j"), len(everything(store))) == (Position("j", 2), 2 * ROWS)
+    store.close()
 
 
 def test_closing_beside_readers_ends_them_with_an_error_or_their_rows(path: Path) -> None:

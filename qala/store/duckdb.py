@@ -20,7 +20,7 @@ from devices.value import Value
 from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, Extent, runs_of_days
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, ValueSelector
-from qala.store.duckdb_file import Cursors, closed, connect, tables, transaction, translated
+from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
 from qala.store.rows import (
     check_registered,
     column,
@@ -33,6 +33,7 @@ from qala.store.rows import (
 )
 
 _ROWS_MAX = 65_536  # rows of one record batch
+_NEAR_US = (DAY_US // 12, 2 * DAY_US)  # where a series' nearest reading is looked for first
 
 Only = tuple[str, dict[str, Any]]
 """A condition to append to a query, and its parameters."""
@@ -165,7 +166,7 @@ class DuckDBStore:
                 yield from batches
 
     def _only(self, ids: Sequence[int]) -> Only:
-        return ("", {}) if len(ids) == len(self._catalog) else (sql.ONLY, {"series": list(ids)})
+        return ("", {}) if len(ids) == len(self._catalog) else sql.only(ids)
 
     def _ends(self, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int], span: Span) -> pa.Table:
         """Return each series' last reading before a span and its first at or after its end."""
@@ -173,12 +174,14 @@ class DuckDBStore:
         first, last = self._extent.first_us[every], self._extent.last_us[every]
         earlier = every[first < span.start_us]
         later = every[last >= span.stop_us]
-        before = Span(int(first.min()), span.start_us)
-        after = Span(span.stop_us, int(last.max()) + 1)
+        before = [Span(span.start_us - near, span.start_us) for near in _NEAR_US]
+        after = [Span(span.stop_us, span.stop_us + near) for near in _NEAR_US]
+        before.append(Span(int(first.min()), span.start_us))
+        after.append(Span(span.stop_us, int(last.max()) + 1))
         return pa.concat_tables(
             [
-                *self._nearest(cursor, sql.NEWEST, earlier, before, near=Span(span.start_us - DAY_US, span.start_us)),
-                *self._nearest(cursor, sql.OLDEST, later, after, near=Span(span.stop_us, span.stop_us + DAY_US)),
+                *self._nearest(cursor, sql.NEWEST, earlier, before),
+                *self._nearest(cursor, sql.OLDEST, later, after),
                 pa.Table.from_batches([], schema=READINGS),
             ],
         )
@@ -188,16 +191,14 @@ class DuckDBStore:
         cursor: duckdb.DuckDBPyConnection,
         which: str,
         ids: Int64Array,
-        span: Span,
-        *,
-        near: Span,
+        spans: Sequence[Span],
     ) -> Iterator[pa.Table]:
-        """Yield one reading a series: most are near, and only for those that are not the whole span is looked through."""
-        for part in (near, span):
+        """Yield one reading a series, looking in ever longer spans for the series that had none in the shorter."""
+        for span in spans:
             if not len(ids):
                 return
             only, parameters = self._only(ids.tolist())
-            found = cursor.sql(sql.READ + only + which, params=parameters | _bounds(part)).to_arrow_table()
+            found = cursor.sql(sql.READ + only + which, params=parameters | _bounds(span)).to_arrow_table()
             yield found
             ids = np.setdiff1d(ids, numbers(found, "series", np.int32))
 
@@ -208,10 +209,14 @@ class DuckDBStore:
         if not ids or len(edges_us) < 2:
             return pa.Table.from_batches([], schema=schema)
         only, parameters = self._only(ids)
-        edges = pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])
         parameters |= _bounds(Span(int(edges_us[0]), int(edges_us[-1])))
-        with self._reading() as cursor, tables(cursor, edges=edges):
-            return cursor.sql(sql.overview(only, aggregates), params=parameters).to_arrow_table().cast(schema)
+        widths = np.unique(np.diff(edges_us))
+        if even := len(widths) == 1:
+            parameters["width"] = int(widths[0])
+        edges = {} if even else {"edges": pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])}
+        with self._reading() as cursor, tables(cursor, **edges):
+            query = sql.overview(only, aggregates, even=even)
+            return cursor.sql(query, params=parameters).to_arrow_table().cast(schema)
 
     def latest(self, select: Selector, *, at_us: int, lookback_s: int) -> pa.Table:
         self._check_open()
@@ -260,7 +265,7 @@ class DuckDBStore:
         with self._lock:
             self._closed = True
             self._cursors.close()
-            self._writer.close()
+            close(self._writer)
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:

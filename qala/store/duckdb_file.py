@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ CREATE TABLE indicator_values (
 INSERT INTO schema_version VALUES ($version);
 """
 
+_FULL = ("could not write", "no space left", "file too large")
+_UNUSABLE = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, OSError)
 _DAMAGE = ("corrupt", "checksum", "not a valid duckdb", "enough bytes", "replaying wal", "deserialize")
 
 
@@ -112,14 +115,14 @@ def translated(path: Path) -> Iterator[None]:
     """Turn what DuckDB raises into Qala's errors. Mistakes in our own SQL pass as they are."""
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:  # OSError is how Arrow tells of an error amid a result
         told = _told(error, path)
         if told is None:
             raise
         raise told from error
 
 
-def _told(error: duckdb.Error, path: Path) -> QalaError | None:
+def _told(error: duckdb.Error | OSError, path: Path) -> QalaError | None:
     text = str(error).lower()
     if "set lock" in text:
         return UnavailableError(
@@ -134,9 +137,9 @@ def _told(error: duckdb.Error, path: Path) -> QalaError | None:
             hint="restore a backup of it, or move it (and the .wal file beside it) away and start again: "
             "it is rebuilt from the journal",
         )
-    if isinstance(error, duckdb.ConnectionException):
+    if isinstance(error, duckdb.ConnectionException) or "interrupt" in text:
         return closed()
-    if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException | duckdb.FatalException):
+    if any(word in text for word in _FULL) or isinstance(error, _UNUSABLE):
         return UnavailableError(f"{path} cannot be used: {error}", hint="see to disk space, memory and permissions")
     return None
 
@@ -155,9 +158,9 @@ class Cursors:
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, count: int, wait_s: float = 30.0) -> None:
         self._wait_s = wait_s
         self._free: queue.LifoQueue[duckdb.DuckDBPyConnection] = queue.LifoQueue()
-        for _ in range(count):
-            self._free.put(connection.cursor())
-        self._count = count
+        self._all = [connection.cursor() for _ in range(count)]
+        for cursor in self._all:
+            self._free.put(cursor)
         self._closed = threading.Event()
 
     @contextmanager
@@ -177,13 +180,29 @@ class Cursors:
             return self._free.get(timeout=self._wait_s)
         except queue.Empty:
             raise UnavailableError(
-                f"all {self._count} read cursors were busy for {self._wait_s:g} s",
+                f"all {len(self._all)} read cursors were busy for {self._wait_s:g} s",
                 hint="ask for less at a time, or read results to their end",
             ) from None
 
     def close(self) -> None:
-        """Lend no more."""
+        """Lend no more, and break off what runs."""
         self._closed.set()
+        for cursor in self._all:
+            cursor.interrupt()
+
+
+def close(connection: duckdb.DuckDBPyConnection, *, wait_s: float = 30.0) -> None:
+    """Close a connection and its cursors, once those that are inside a call have come out of it."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            connection.close()
+        except duckdb.ResourceInUseException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 @contextmanager
