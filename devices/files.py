@@ -94,23 +94,19 @@ class _Row(NamedTuple):
 
 
 def _csv_rows(text: str) -> Iterator[_Row]:
-    reader: csv.DictReader[str] = csv.DictReader(
-        io.StringIO(text.removeprefix("\ufeff"), newline=""), skipinitialspace=True, strict=True
-    )
+    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), skipinitialspace=True, strict=True)
     try:
-        _check_fields(_Row(1, dict.fromkeys(reader.fieldnames or ())))
-        for cells in reader:
-            row = _Row(
-                reader.line_num, {name: cell.strip() for name, cell in cells.items() if name and cell and cell.strip()}
-            )
-            if None in cells:
-                row.fail(
-                    reader.fieldnames[-1], "more cells than the header has columns", "quote cells that hold commas"
-                )
-            if row.fields:
+        header = [name.strip() for name in next(lines, [])]
+        _check_fields(_Row(1, dict.fromkeys(header)))
+        for cells in lines:
+            said = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()}
+            row = _Row(lines.line_num, said)
+            if len(cells) > len(header):
+                row.fail(header[-1] if header else "id", "more cells than the header has", "quote cells with commas")
+            if said:
                 yield row
     except csv.Error as error:
-        raise ConfigError(f"devices file, line {reader.reader.line_num}: {error}", hint="check the quotes") from error
+        raise ConfigError(f"devices file, line {lines.line_num}: {error}", hint="check the quotes") from error
 
 
 def _yaml_rows(text: str) -> Iterator[_Row]:

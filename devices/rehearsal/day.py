@@ -49,7 +49,7 @@ def spoil(day: Day, fault: Fault, row: int, places: slice) -> None:
     if fault.kind in _SENT:
         day.sent[row, places] = _SENT[fault.kind]
         if fault.kind is FaultKind.LATE_BATCH:
-            day.due_us[row, places] = day.due_us[row, places].max() + LATE_US
+            day.due_us[row, places] = max(fault.end_us, int(day.due_us[row, places].max())) + LATE_US
     elif fault.kind is FaultKind.CLOCK_SKEW:
         day.time_us[row, places] += fault.detail["offset_s"] * SECOND_US
     elif fault.kind is not FaultKind.METER_RESET:
