@@ -184,6 +184,7 @@ class App:
             "scheduler": {
                 "up": running.get("scheduler", False),
                 "due": backlog.due,
+                "marks": backlog.marks,
                 "lag_s": round(backlog.lag_s, 3),
             },
             "store": {"up": True, "engine": self._store.capabilities.engine},

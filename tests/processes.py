@@ -1,97 +1,139 @@
-"""A Qala that runs: `qala run` as its own processes, on free ports and an empty data folder."""
+"""The two processes of Qala, each to be killed and started again at will, over a folder of the test's own."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import httpx
 
+from tests.running import free_port
 from tests.wait import until
 
-START_S = 40.0
+START_S = 60.0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class Qala:
+    """The door and the serving process of one data folder, on free ports, without a supervisor over them."""
 
+    def __init__(self, folder: Path, *, devices: Path | None = None, zones: Path | None = None) -> None:
+        self.folder = folder
+        self.mqtt_port, self.http_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.door_command = [sys.executable, "-m", "qala", "door"]
+        self.serve_command = [sys.executable, "-m", "qala", "serve"]
+        self.environment = os.environ | {
+            "QALA_DATA": str(folder),
+            "QALA_INGEST__MQTT": f"127.0.0.1:{self.mqtt_port}",
+            "QALA_DASHBOARDS__HTTP": f"127.0.0.1:{self.http_port}",
+        }
+        if devices is not None:
+            self.environment["QALA_DEVICES_FILE"] = str(devices)
+        if zones is not None:
+            self.environment["QALA_ZONES_FILE"] = str(zones)
+        self.door: subprocess.Popen[bytes] | None = None
+        self.serve: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = (folder / "log").open("ab")
 
-class Running:
-    """One `qala run`."""
-
-    def __init__(self, data: Path, *flags: str) -> None:
-        self.data = data
-        self.http, self.mqtt = free_port(), free_port()
-        self.log = data / "run.log"
-        where = ["--data", str(data), "--http", f"127.0.0.1:{self.http}", "--mqtt", f"127.0.0.1:{self.mqtt}"]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("QALA_")}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "qala", "run", *where, *flags],
-                cwd=Path(__file__).parents[1],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def get(self, path: str) -> Any:
-        return httpx.get(f"http://127.0.0.1:{self.http}{path}", timeout=10).raise_for_status().json()
-
-    def says(self, words: str) -> bool:
-        return words in self.log.read_text()
-
-    def ready(self) -> Running:
-        def is_ready() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            return self.says("Qala is running")
-
-        until(is_ready, deadline_s=START_S)
+    def __enter__(self) -> Qala:
+        self.start_door()
+        self.start_serve()
+        until(self.is_up, deadline_s=START_S)
         return self
 
-    def children(self) -> dict[str, int]:
-        """Process ids by command ("door", "serve")."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().decode().split("\0")
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError):
-                continue
-            if parent == self.process.pid and "qala" in words:
-                found[words[words.index("qala") + 1]] = int(folder.name)
-        return found
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._log.close()
+        if error is not None:
+            print((self.folder / "log").read_text()[-5000:])  # noqa: T201 - pytest shows it beside the failure
 
-    def stop(self, number: int = signal.SIGTERM, *, within_s: float = 10.0) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(within_s)
+    def start_door(self) -> None:
+        self.door = subprocess.Popen(self.door_command, env=self.environment, stdout=self._log, stderr=self._log)
 
+    def start_serve(self) -> None:
+        self.serve = subprocess.Popen(self.serve_command, env=self.environment, stdout=self._log, stderr=self._log)
 
-@contextmanager
-def running(*flags: str, data: Path | None = None) -> Iterator[Running]:
-    """Run Qala until the end of the block. The folder's path is short: sockets lie in it."""
-    with tempfile.TemporaryDirectory(prefix="qala-") as folder:
-        qala = Running(data or Path(folder), *flags)
+    def kill_door(self) -> None:
+        """Kill the door without a chance to say goodbye, and start it again."""
+        assert self.door is not None
+        self.door.kill()
+        self.door.wait()
+        self.start_door()
+
+    def kill_serve(self) -> None:
+        """Kill the serving process without a chance to say goodbye, and start it again."""
+        assert self.serve is not None
+        self.serve.kill()
+        self.serve.wait()
+        self.start_serve()
+
+    def stop(self) -> None:
+        """Ask both to end, and wait for it."""
+        for process in (self.door, self.serve):
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in (self.door, self.serve):
+            if process is not None:
+                process.wait(20)
+
+    def is_up(self) -> bool:
+        """Tell whether both answer."""
         try:
-            yield qala
-        finally:
-            if qala.process.poll() is None:
-                qala.stop()
+            socket.create_connection(("127.0.0.1", self.mqtt_port), timeout=1).close()
+            return httpx.get(f"{self.url}/api/v1/health", timeout=2).status_code < 500
+        except (OSError, httpx.HTTPError):
+            return False
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET from the API; the answer's JSON."""
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=query, timeout=30)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def all(self, path: str, **query: Any) -> list[Any]:
+        """GET every page of a list."""
+        items: list[Any] = []
+        cursor = None
+        while True:
+            page = self.get(path, **query, **({"cursor": cursor} if cursor else {}))
+            items += page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                return items
+
+    def journalled(self) -> int:
+        """Return the number of the last durable message."""
+        return int.from_bytes((self.folder / "journal" / "synced").read_bytes()[:8], "little", signed=True)
+
+    def caught_up(self) -> bool:
+        """Tell whether everything durable is in the store and every window that ended is computed."""
+        try:
+            parts = self.get("health")["parts"]
+        except (AssertionError, httpx.HTTPError):
+            return False
+        projector, scheduler = parts["projector"], parts["scheduler"]
+        return projector["applied"] == self.journalled() and scheduler["due"] == 0 and scheduler["marks"] == 0
+
+    def wait_until_caught_up(self, deadline_s: float = 120.0) -> None:
+        """Wait until everything sent so far is stored and computed, and still is at a second look."""
+        until(lambda: self.caught_up() and self._still(), deadline_s=deadline_s, every_s=0.1)
+
+    def _still(self) -> bool:
+        time.sleep(0.3)  # longer than a batch takes from the store to its marks
+        return self.caught_up()
 
 
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that waits for its parent to notice its end does not."""
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def native(values: dict[str, float | None], **members: Any) -> bytes:
+    """Spell a native payload."""
+    return json.dumps({**members, "v": values}).encode()
