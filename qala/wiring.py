@@ -155,9 +155,13 @@ class App:
 
     def admit(self, device: Device, placement: Placement | None) -> Replayed:
         """Take a new device into the registry and replay what it sent before. Raises ConflictError where it exists."""
-        registry.admit(self._engine, device, placement, _now_us())
-        self._registry = registry.load_registry(self._engine)
-        return self.replay(reason=None, device=device.id)
+
+        def on_the_writing_thread() -> Replayed:  # so that no batch comes between the admission and its replay
+            registry.admit(self._engine, device, placement, _now_us())
+            self._registry = registry.load_registry(self._engine)
+            return replay(self._projector, device=device.id)
+
+        return self._ask(on_the_writing_thread)
 
     def _ask(self, request: Callable[[], T]) -> T:
         """Call something on the thread that writes; where none runs, this is the only one."""
