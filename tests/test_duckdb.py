@@ -76,7 +76,7 @@ def killed_writer(path: Path, *, after: int) -> int:
 
 def test_killed_while_appending_it_reopens_to_whole_batches_and_their_position(path: Path) -> None:
     chance = random.Random(5)
-    for _ in range(6):
+    for _ in range(4):
         told = killed_writer(path, after=chance.randrange(1, 30))
         store = DuckDBStore.open(path)
         stands = store.applied("j")

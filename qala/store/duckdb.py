@@ -263,9 +263,10 @@ class DuckDBStore:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
-            self._cursors.close()
-            close(self._writer)
+            if not self._closed:
+                self._closed = True
+                self._cursors.close()
+                close(self._writer)
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
