@@ -43,6 +43,7 @@ __all__ = ["Connection", "properties_of"]
 _CLOSE_S = 2.0  # how long a client may take to read our last words
 _UNREAD_MAX = 64 * 1024  # answers that a client has not read; then reading from it stops [bytes]
 _PROBE_AFTER_S = 120  # of silence, TCP asks whether the other end is still there
+_TURN_MAX = 1000  # packets, beside plain PUBLISHes, taken from a connection before the others have their turn
 _WITH_WILL = 0x04  # the DISCONNECT code that asks for the will all the same
 
 
@@ -52,6 +53,7 @@ class _Hold(IntFlag):
     IN_FLIGHT = 1  # too many of its messages wait for their commit
     UNREAD = 2  # it does not read its answers
     QUEUE = 4  # all connections together have too much waiting
+    TURN = 8  # it sent so many packets at once that the others come first
 
 
 class Connection(asyncio.Protocol):
@@ -139,6 +141,11 @@ class Connection(asyncio.Protocol):
             transport.write(disconnect(code))
         self._linger(transport)
 
+    def abort(self) -> None:
+        """Close at once, whatever the client has not read yet."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _linger(self, transport: asyncio.Transport) -> None:
         """Close, but read on for a moment: a reset by unread bytes would take our last words from the client."""
         self._ended = True
@@ -186,11 +193,10 @@ class Connection(asyncio.Protocol):
         """Take the packets of `data` one after another; return where the first one begins that must wait."""
         listener, limits, size, at = self._listener, self._listener.limits, len(data), 0
         most = listener.settings.in_flight_max - self._in_flight
+        answers: list[bytes] = []
+        taken = 0
         while at < size and not self._ended:
             if self._version:
-                if len(ids) >= most:
-                    self._hold(_Hold.IN_FLIGHT)
-                    break
                 at = take_publishes(
                     data,
                     at,
@@ -202,24 +208,34 @@ class Connection(asyncio.Protocol):
                     room=most - len(ids),
                     tail=(now_us, self.client, self.principal, Source.LISTENER, MessageType.PUBLISH, 1),
                 )
-                if at == size or len(ids) >= most:
-                    continue
+            if at == size:
+                break
+            if len(ids) >= most:
+                self._hold(_Hold.IN_FLIGHT)
+                break
             parsed = parse(data, at, self._version, limits)
             if parsed is None:
                 break
             packet, at = parsed
-            self._take(packet, now_us, group, ids)
+            self._take(packet, now_us, group, ids, answers)
+            taken += 1
+            if taken == _TURN_MAX:
+                self._hold(_Hold.TURN)
+                self._loop.call_soon(self._release, _Hold.TURN)
+                break
+        if answers and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(answers))
         return at
 
-    def _take(self, packet: Packet, now_us: int, group: Group, ids: list[bytes]) -> None:
+    def _take(self, packet: Packet, now_us: int, group: Group, ids: list[bytes], answers: list[bytes]) -> None:
         if isinstance(packet, Publish):
             self._publish(packet, now_us, group, ids)
         elif isinstance(packet, Connect):
             self._connect(packet)
         elif isinstance(packet, Disconnect):
             self._disconnect(packet)
-        elif (answer := self._answer(packet)) and self._transport is not None:
-            self._transport.write(answer)
+        else:
+            answers.append(self._answer(packet))
 
     def _answer(self, packet: Packet) -> bytes:
         match packet:

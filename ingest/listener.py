@@ -113,6 +113,9 @@ class Listener:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
                 await self._empty.wait()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)  # the transports tell their connections
         self.commit.close()
 
     def admit(self, connection: Connection) -> bool:
