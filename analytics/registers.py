@@ -170,7 +170,8 @@ def _overlaps(pieces: _Pieces, start_us: Int64Array, stop_us: Int64Array) -> tup
 
 
 def _covered(series: Int64Array, cell: Int64Array, inside_us: Int64Array, n: int) -> Int64Array:
-    """Average the time covered over the series of each cell (int64[n])."""
+    """Average the time covered over the series of each cell (int64[n]); rows are sorted by series and time."""
     total = sum_by(cell, inside_us.astype(np.float64), n)
-    pairs = np.unique(np.stack([cell, series]), axis=1)[0] if len(cell) else cell
-    return (total // np.maximum(np.bincount(pairs, minlength=n), 1)).astype(np.int64)
+    first = np.ones(len(cell), np.bool_)
+    first[1:] = (series[1:] != series[:-1]) | (cell[1:] != cell[:-1])
+    return (total // np.maximum(np.bincount(cell[first], minlength=n), 1)).astype(np.int64)
