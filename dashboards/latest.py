@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from devices.reading import Batch, SeriesInfo
 from qala.store.base import READINGS, Selector, Store
+from qala.store.rows import numbers
 
 __all__ = ["DeviceState", "LatestReadings", "Newest", "judge_state"]
 
@@ -170,4 +171,4 @@ _ROW = np.dtype(
 
 
 def _batch(table: pa.Table) -> Batch:
-    return Batch(*(table[name].to_numpy() for name in READINGS.names))
+    return Batch(*(numbers(table, field.name, field.type.to_pandas_dtype()) for field in READINGS))

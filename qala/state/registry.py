@@ -181,11 +181,10 @@ def import_registry(
     device or a zone that does not exist; nothing is changed then.
     """
     with engine.begin() as connection:
-        changes = sum(_put(connection, _zone, zone.id, _row(zone), at_us) for zone in zones)
-        changes += sum(_put(connection, _device, device.id, _row(device), at_us) for device in devices)
-        for device, given in _by_device(placements).items():
-            changes += _place(connection, device, given, at_us)
-        _load(connection)  # its checks are the registry's own
+        changes = _put(connection, _zone, zones, at_us) + _put(connection, _device, devices, at_us)
+        changes += _place(connection, _by_device(placements), at_us)
+        if changes:
+            _load(connection)  # its checks are the registry's own
     return changes
 
 
@@ -203,9 +202,9 @@ def admit(engine: Engine, device: Device, placement: Placement | None, at_us: in
         for zone in placement.zones if placement else ():
             if zone not in registry.zones:
                 raise NotFoundError(f"there is no zone {zone!r}", hint="list the zones at /api/v1/zones")
-        _put(connection, _device, device.id, _row(device), at_us)
+        _put(connection, _device, [device], at_us)
         if placement:
-            _place(connection, device.id, [placement], at_us)
+            _place(connection, {device.id: [placement]}, at_us)
         connection.execute(delete(_candidate).where(_candidate.c.device == device.id))
 
 
@@ -217,11 +216,9 @@ def _load(connection: Connection) -> Registry:
     )
 
 
-def _current(connection: Connection, table: Table, key: str | None = None) -> list[dict[str, Any]]:
+def _current(connection: Connection, table: Table) -> list[dict[str, Any]]:
     columns = [column for column in table.c if column.name not in {"row", "recorded_us", "replaced_us"}]
     query = select(*columns).where(table.c.replaced_us.is_(None)).order_by(table.c.row)
-    if key is not None:
-        query = query.where(table.c.id == key)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
@@ -235,13 +232,14 @@ def _row(item: Device | Zone) -> dict[str, Any]:
     return columns
 
 
-def _put(connection: Connection, table: Table, key: str, row: dict[str, Any], at_us: int) -> int:
-    """Make `row` the current one of its id; return 1 where that was a change, 0 where it was current already."""
-    if _current(connection, table, key) == [row]:
-        return 0
-    _replace(connection, table, key, at_us)
-    connection.execute(insert(table).values(**row, recorded_us=at_us))
-    return 1
+def _put(connection: Connection, table: Table, items: Iterable[Device | Zone], at_us: int) -> int:
+    """Make each item the current row of its id; return how many were not current already."""
+    current = {row["id"]: row for row in _current(connection, table)}
+    changed = [row for row in map(_row, items) if current.get(row["id"]) != row]
+    for row in changed:
+        _replace(connection, table, row["id"], at_us)
+        connection.execute(insert(table).values(**row, recorded_us=at_us))
+    return len(changed)
 
 
 def _replace(connection: Connection, table: Table, key: str, at_us: int) -> None:
@@ -259,28 +257,27 @@ def _by_device(placements: Iterable[Placement]) -> dict[str, list[Placement]]:
     return grouped
 
 
-def _place(connection: Connection, device: str, given: Sequence[Placement], at_us: int) -> int:
-    """Merge a device's given placements into those it has; return the number of rows that changed."""
-    old = _placements(_current(connection, _placement, device))
-    new = old
-    for placement in given:
-        new = _merged(new, placement, at_us)
-    if new == old:
-        return 0
-    _replace(connection, _placement, device, at_us)
-    rows = [
-        {
-            "id": device,
-            "zones": list(p.zones),
-            "lat": p.lat,
-            "lon": p.lon,
-            "since_us": p.since_us,
-            "until_us": p.until_us,
-        }
-        for p in new
-    ]
-    connection.execute(insert(_placement), [{**row, "recorded_us": at_us} for row in rows])
-    return sum(placement not in old for placement in new)
+def _place(connection: Connection, given: Mapping[str, Sequence[Placement]], at_us: int) -> int:
+    """Merge given placements into those that their devices have; return the number of rows that changed."""
+    current: dict[str, list[Placement]] = {}
+    for placement in _placements(_current(connection, _placement)):
+        current.setdefault(placement.device, []).append(placement)
+    changes = 0
+    for device, placements in given.items():
+        old = current.get(device, [])
+        new = old
+        for placement in placements:
+            new = _merged(new, placement, at_us)
+        if new != old:
+            _replace(connection, _placement, device, at_us)
+            connection.execute(insert(_placement), [_placement_row(each, at_us) for each in new])
+            changes += sum(each not in old for each in new)
+    return changes
+
+
+def _placement_row(placement: Placement, at_us: int) -> dict[str, Any]:
+    row = msgspec.structs.asdict(placement)
+    return {**row, "id": row.pop("device"), "zones": list(placement.zones), "recorded_us": at_us}
 
 
 def _merged(history: Sequence[Placement], new: Placement, at_us: int) -> list[Placement]:
