@@ -102,10 +102,10 @@ _RINGS = {
 }
 """A ring's radius [km], the angles [deg] where its sections meet, its free flow [km/h]."""
 
-_HIGHWAYS = {"lake": (104, -9.0), "steppe": (172, 5.0), "mountain": (250, 7.0)}
+_HIGHWAYS = {"lake": (118, -3.0), "steppe": (172, 4.0), "mountain": (250, 5.0)}
 """A highway's angle at the orbital and how far it turns a kilometre [deg]."""
 _HIGHWAY_KMH = 90.0
-_HIGHWAY_KM = 6.4
+_HIGHWAY_KM = 7.2
 
 _SITES = {
     "city-hall": ("alan", 0.35, 300),
@@ -119,35 +119,43 @@ _SITES = {
 }
 """A site's district, radius [km] and angle [deg]."""
 
+_SQUARE = Block(0.0, 0.2, 0, 360)
 _PARKS = (
-    Block(0.0, 0.2, 0, 360),
-    Block(1.4, 2.0, 74, 90),
-    Block(1.5, 2.1, 168, 186),
-    Block(1.6, 2.2, 326, 340),
-    Block(2.8, 3.6, 188, 202),
-    Block(2.9, 3.7, 244, 256),
-    Block(3.1, 3.7, 100, 112),
-    Block(4.1, 4.3, 14, 78),
+    Block(0.4, 0.75, 150, 185),
+    Block(1.4, 2.0, 72, 92),
+    Block(1.5, 2.1, 164, 190),
+    Block(1.5, 2.0, 255, 276),
+    Block(1.7, 2.3, 322, 338),
+    Block(2.8, 3.5, 186, 204),
+    Block(2.9, 3.6, 240, 256),
+    Block(3.1, 3.7, 98, 114),
+    Block(2.8, 3.2, 18, 30),
+    Block(3.0, 3.5, 334, 346),
 )
+_PROMENADE = Block(4.1, 4.3, 14, 80)
 _RIVER = (
-    (2.6, -6.8), (2.3, -5.4), (2.5, -4.3), (2.0, -3.3), (1.55, -2.4), (1.65, -1.5), (1.35, -0.6),
-    (1.5, 0.3), (1.35, 1.1), (1.7, 1.9), (1.9, 2.7), (2.4, 3.4), (2.7, 4.4),
+    (3.6, -11.0), (3.1, -9.2), (2.9, -7.9), (2.5, -6.7), (2.25, -5.4), (2.5, -4.3), (2.0, -3.3), (1.55, -2.4),
+    (1.65, -1.5), (1.35, -0.6), (1.5, 0.3), (1.35, 1.1), (1.7, 1.9), (1.9, 2.7), (2.4, 3.4), (2.8, 4.3),
 )  # fmt: skip
-_LAKE = (
-    (4.62, 0.75), (4.35, 1.5), (3.95, 2.25), (3.3, 3.1), (2.6, 3.75), (1.7, 4.2), (0.7, 4.4), (0.2, 4.9), (0.5, 5.8),
-    (1.6, 6.3), (2.9, 6.5), (4.2, 6.2), (5.4, 5.4), (6.3, 4.2), (6.7, 2.8), (6.4, 1.5), (5.6, 0.7),
+_SHORE = (4.3, (14, 80))
+"""Where the lake meets the city: radius [km], angles [deg]. The far shore is drawn by hand."""
+_FAR_SHORE = (
+    (0.75, 4.75), (0.35, 5.3), (0.7, 6.2), (1.3, 6.6), (1.75, 7.6), (3.0, 8.1), (4.4, 7.5), (5.6, 7.6), (6.6, 6.6),
+    (7.9, 5.9), (8.1, 4.4), (7.5, 3.2), (7.7, 2.0), (6.8, 0.9), (5.6, 0.75), (4.9, 0.85),
 )  # fmt: skip
 _RAILWAY = (
-    (-2.6, -7.0),
-    (-3.6, -5.2),
-    (-4.5, -3.2),
-    (-4.75, -1.0),
-    (-4.45, 1.2),
-    (-3.9, 3.1),
-    (-3.6, 5.0),
-    (-3.9, 7.0),
+    (-1.2, -11.0), (-1.9, -8.8), (-2.9, -6.6), (-3.9, -4.6), (-4.5, -2.6), (-4.7, -0.8), (-4.45, 1.2), (-3.9, 3.1), (-3.5, 5.0),
+    (-3.7, 7.2), (-4.4, 9.5),
+)  # fmt: skip
+_VILLAGES = (
+    (-5.6, -2.2, 0.75, 24),
+    (-2.9, -5.4, 0.6, 60),
+    (4.7, -3.6, 0.8, 40),
+    (-3.1, 5.0, 0.55, 12),
+    (5.4, -0.9, 0.5, 75),
 )
-_RIVER_KM, _BANKS_KM = 0.045, 0.15
+"""Settlements around the city: x, y, radius [km], and how their streets are turned [deg]."""
+_RIVER_KM, _BANKS_KM = 0.04, 0.14
 
 
 def blocks(kind: str) -> Mapping[str, Block]:
@@ -222,8 +230,8 @@ def _road(name: str, names: Names, points: Line, kmh: float) -> Zone:
 @cache
 def basemap() -> tuple[Mapping[str, Any], ...]:
     """Return GeoJSON features to draw beneath the zones; their property `kind` is water, park, street or railway."""
-    river, lake = smooth(_RIVER), smooth(_LAKE, closed=True)
-    green = [ribbon(river, _BANKS_KM), *(block.outline() for block in _PARKS)]
+    river, lake = smooth(_RIVER), _lake()
+    green = [ribbon(river, _BANKS_KM), _SQUARE.outline(), _PROMENADE.outline(), *map(_rounded, _PARKS)]
     return (
         *(_feature("park", polygon(outline)) for outline in green),
         _feature("water", polygon(ribbon(river, _RIVER_KM))),
@@ -233,15 +241,35 @@ def basemap() -> tuple[Mapping[str, Any], ...]:
     )
 
 
+def _lake() -> Line:
+    r, (start, stop) = _SHORE
+    near = arc(r, start, stop)
+    far = smooth([*map(tuple, near[-2:]), *_FAR_SHORE, *map(tuple, near[:2])])
+    return np.vstack((near[1:-1], far[12:-12], near[1:2]))
+
+
+def _rounded(block: Block) -> Line:
+    """Draw a park that fills a block but for its corners."""
+    turn = np.linspace(0, 2 * np.pi, 49)
+    across, along = (np.sign(wave(turn)) * np.abs(wave(turn)) ** 0.6 for wave in (np.cos, np.sin))
+    r = (block.inner + block.outer) / 2 + across * (block.outer - block.inner) / 2
+    outline = polar(r, (block.start + block.stop) / 2 + along * (block.stop - block.start) / 2)
+    return np.vstack((outline[:-1], outline[:1]))
+
+
 def _feature(kind: str, geometry: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"type": "Feature", "properties": {"kind": kind}, "geometry": geometry}
 
 
 def _streets(keep_out: list[Line]) -> Iterator[Line]:
     for block in DISTRICT_BLOCKS.values():
-        lines = _web(block) if block.inner == CORE_KM else _grid(block)
-        for street in lines:
+        for street in _web(block) if block.inner == CORE_KM else _district_grid(block):
             yield from clipped(street, block.outline(), keep_out)
+    circle = np.linspace(0, 2 * np.pi, 37)
+    for x, y, r, degrees in _VILLAGES:
+        edge = np.column_stack((x + r * np.cos(circle), y + 0.7 * r * np.sin(circle)))
+        for street in _grid(degrees, 0.15, (x, y), r):
+            yield from clipped(street, edge, keep_out)
 
 
 def _web(block: Block) -> Iterator[Line]:
@@ -252,16 +280,21 @@ def _web(block: Block) -> Iterator[Line]:
         yield radial(degrees, block.inner + 0.1 * (degrees % 4), block.outer)
 
 
-def _grid(block: Block) -> Iterator[Line]:
+def _district_grid(block: Block) -> Iterator[Line]:
     """Draw a right-angled grid that faces the middle of the city."""
-    angle = np.radians(35.0 if block.inner == 0 else (block.start + block.stop) / 2)
+    if block.inner:
+        return _grid((block.start + block.stop) / 2, 0.24, (0.0, 0.0), 5.0)
+    return _grid(float(block.start), 0.17, (0.0, 0.0), block.outer * 1.2)
+
+
+def _grid(degrees: float, spacing: float, middle: tuple[float, float], reach: float) -> Iterator[Line]:
+    angle = np.radians(degrees)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    along = np.arange(-5, 5, 0.04)
-    spacing = 0.17 if block.inner == 0 else 0.24
-    for offset in np.arange(-5, 5, spacing):
+    along = np.arange(-reach, reach, 0.04)
+    for offset in np.arange(-reach, reach, spacing):
         across = np.full(len(along), offset + spacing / 2)
-        yield np.column_stack((along, across)) @ turn
-        yield np.column_stack((across, along)) @ turn
+        yield np.column_stack((along, across)) @ turn + middle
+        yield np.column_stack((across, along)) @ turn + middle
 
 
 def as_text(features: Mapping[str, Any]) -> str:
