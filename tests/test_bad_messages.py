@@ -14,6 +14,9 @@ from devices.errors import Reason
 from ingest.message import Message, MessageType
 from qala.state.rejected import list_rejected
 from tests.builders import NOW_MS, NOW_US, SECOND_US, City, cities, message, telemetry
+from tests.mqtt_client import RawClient
+from tests.running import Running, running
+from tests.wait import until
 
 AT_1970_MS = 1_767_225_600  # seconds where milliseconds belong
 AT_2106_MS = 4_291_747_200_000
@@ -280,3 +283,59 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[City, Message], None]
         monkeypatch.setattr(Admission, "admit", admit)
 
     return poison
+
+
+def _publish(topic: bytes, payload: bytes, head: int = 0x32) -> bytes:
+    """Write a PUBLISH of MQTT 3.1.1 as no proper client would."""
+    body = len(topic).to_bytes(2, "big") + topic + b"\0\1" + payload
+    return bytes([head]) + _remaining_length(len(body)) + body
+
+
+def _remaining_length(size: int) -> bytes:
+    out = bytearray()
+    while True:
+        size, low = divmod(size, 128)
+        out.append(low | (0x80 if size else 0))
+        if not size:
+            return bytes(out)
+
+
+DOOR = [
+    pytest.param(_publish(b"qala/1/air/\xff/t", b"{}"), Reason.BAD_UTF8, id="invalid UTF-8 topic"),
+    pytest.param(_publish(b"qala/1/air/a1\0/t", b"{}"), Reason.BAD_TOPIC, id="NUL in the topic"),
+    pytest.param(_publish(b"qala/1/+/a1/t", b"{}"), Reason.BAD_TOPIC, id="wildcard in the topic"),
+    pytest.param(_publish(b"qala/1/air/a1/t", b" " * 100_000), Reason.TOO_LARGE, id="payload too large"),
+    pytest.param(b"\x32\xff\xff\xff\x7f", Reason.TOO_LARGE, id="a packet of 256 MB announced"),
+    pytest.param(b"\x32\xff\xff\xff\xff\x01", Reason.MALFORMED_PACKET, id="length of five bytes"),
+    pytest.param(_publish(b"qala/1/air/a1/t", b"{}", head=0x36), Reason.MALFORMED_PACKET, id="QoS 3"),
+    pytest.param(b"GET / HTTP/1.1\r\nUser-Agent: " + b"x" * 100, Reason.MALFORMED_PACKET, id="another protocol"),
+]
+
+
+@pytest.fixture(scope="module")
+def qala() -> Iterator[Running]:
+    with running() as started:
+        yield started.ready()
+
+
+@pytest.mark.parametrize(("wire", "reason"), DOOR)
+def test_what_only_the_door_sees_is_rejected_too(qala: Running, wire: bytes, reason: Reason) -> None:
+    before = len(_rejected(qala))
+    with RawClient(("127.0.0.1", qala.mqtt)) as bad, RawClient(("127.0.0.1", qala.mqtt)) as good:
+        good.connect("good")
+        bad.connect("bad")
+
+        bad.send(wire)
+
+        assert bad.is_closed()
+        good.publish(7, topic="qala/1/air/a1/t")
+        assert good.pubacks(1) == [7]
+    until(lambda: len(_rejected(qala)) == before + 2)
+    refused, next_one = _rejected(qala)[1], _rejected(qala)[0]
+    assert (refused["reason"], refused["payload"]) == (reason, "")
+    assert next_one["reason"] == Reason.BAD_SHAPE  # "7" is no telemetry: it flowed, and was judged by itself
+
+
+def _rejected(qala: Running) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = qala.get("/api/v1/rejected?limit=500")["items"]
+    return items
