@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -18,14 +20,14 @@ from qala.process import holder
 from qala.state import open_state
 from qala.state.registry import import_registry
 
-__all__ = ["import_declared", "import_files", "read_devices", "read_zones"]
+__all__ = ["import_declared", "import_files", "import_items", "read_devices", "read_zones"]
 
 
 def import_declared(engine: Engine, devices: Path | None, zones: Path | None) -> dict[str, int]:
     """Bring the registry to what files declare, and count what they hold and what that changed. Raises ConfigError."""
     declared, placements = read_devices(devices) if devices else ([], [])
     drawn = read_zones(zones) if zones else []
-    changes = import_registry(engine, declared, drawn, placements, time.time_ns() // 1000)
+    changes = import_registry(engine, declared, drawn, placements, _now_us())
     return {"devices": len(declared), "zones": len(drawn), "changes": changes}
 
 
@@ -37,14 +39,32 @@ def import_files(config: Config, devices: Path | None, zones: Path | None) -> di
     devices, zones = (devices, zones) if devices or zones else (config.devices_file, config.zones_file)
     if not devices and not zones:
         raise ConfigError("there is nothing to import", hint="name a devices file, or set devices_file in qala.toml")
+    with _state(config) as engine:
+        return import_declared(engine, devices, zones)
+
+
+def import_items(
+    config: Config, devices: Sequence[Device], zones: Sequence[Zone], placements: Sequence[Placement]
+) -> int:
+    """Bring the registry to what a program declares, as `import_files` does, and return the number of changes."""
+    with _state(config) as engine:
+        return import_registry(engine, devices, zones, placements, _now_us())
+
+
+@contextmanager
+def _state(config: Config) -> Iterator[Engine]:
+    """Open the state beside a server that may run, and let that read the registry again afterwards."""
     engine = open_state(config.state_url)
     try:
-        done = import_declared(engine, devices, zones)
+        yield engine
     finally:
         engine.dispose()
     if server := holder(config.folder / "serve.lock"):
         os.kill(server.pid, signal.SIGHUP)
-    return done
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def read_devices(path: Path) -> tuple[list[Device], list[Placement]]:

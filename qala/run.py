@@ -35,11 +35,9 @@ Say = Callable[[str], None]
 class Child:
     """One process that is started again when it ends."""
 
-    def __init__(self, name: str, command: Sequence[str], *, once: bool = False) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
         self.name = name
-        self.ended = False
         self._command = [sys.executable, "-m", "qala", *command, "--parent", str(os.getpid())]
-        self._once = once  # has nothing more to do when it ended well
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._again_at = 0.0
@@ -56,22 +54,17 @@ class Child:
 
     def look(self) -> int | None:
         """Start it again when its time has come. Return the exit code at the moment it is found ended."""
-        if self.ended:
-            return None
         if self._process is None:
             if time.monotonic() >= self._again_at:
                 self.start()
             return None
         code = self._process.poll()
         if code is not None:
-            self._note(code)
+            self._note()
         return code
 
-    def _note(self, code: int) -> None:
+    def _note(self) -> None:
         self._process = None
-        if self._once and code == 0:
-            self.ended = True
-            return
         if time.monotonic() - self._started > _STEADY_S:
             self._failures = 0
         self._again_at = time.monotonic() + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
@@ -79,7 +72,7 @@ class Child:
 
     def wait_s(self) -> float:
         """Tell how long nothing needs to be done for it [s]."""
-        if self.ended or self._process is not None:
+        if self._process is not None:
             return _ROUND_S
         return max(0.0, self._again_at - time.monotonic())
 
@@ -189,11 +182,10 @@ def run(
     with supervisor.signals():
         try:
             supervisor.start()
-            code = _until_ready(supervisor, config, say)
+            guest = Child("the rehearsal", ["rehearse", *flags]) if rehearse else None
+            code = _until_ready(supervisor, config, say, guest)
             if code == 0 and not supervisor.stopping:
                 ready(time.monotonic() - began)
-                if rehearse:
-                    supervisor.add(Child("the rehearsal", ["rehearse", *flags], once=True))
                 code = _until_stopped(supervisor, say)
         finally:
             supervisor.stop()
@@ -201,14 +193,22 @@ def run(
     return code
 
 
-def _until_ready(supervisor: Supervisor, config: Config, say: Say) -> int:
-    """Wait until both children answer; return an exit code where one of them cannot start."""
+def _until_ready(supervisor: Supervisor, config: Config, say: Say, guest: Child | None) -> int:
+    """Wait until both children answer; return an exit code where one of them cannot start.
+
+    A guest needs only the door, and is started as soon as that answers.
+    """
+    needed = tuple(supervisor.children)
     deadline = time.monotonic() + _READY_S
     while not supervisor.stopping:
         for child, code in supervisor.round(_LOOK_S):
-            say(f"{child.name} ended ({_how(code)}) before it was ready")
-            return max(code, 1)
-        if answers(config.mqtt) and answers(config.socket):
+            say(f"{child.name} ended ({_how(code)}) before all was ready")
+            if child in needed:
+                return max(code, 1)
+        if guest is not None and answers(config.mqtt):
+            supervisor.add(guest)
+            guest = None
+        if guest is None and answers(config.socket) and answers(config.mqtt):
             return 0
         if time.monotonic() > deadline:
             raise UnavailableError(f"not ready within {_READY_S:g} s", hint="run qala doctor")
@@ -220,8 +220,7 @@ def _until_stopped(supervisor: Supervisor, say: Say) -> int:
         for child, code in supervisor.round(_ROUND_S):
             if code == _USAGE:
                 return code
-            if not child.ended:
-                say(f"{child.name} ended ({_how(code)}); starting it again in {child.wait_s():.1f} s")
+            say(f"{child.name} ended ({_how(code)}); starting it again in {child.wait_s():.1f} s")
     return 0
 
 

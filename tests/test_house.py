@@ -12,7 +12,7 @@ import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
-from qala.cli import operate, records, serving, shell  # noqa: F401 - they declare the commands
+from qala.cli import operate, records, replaying, serving, shell  # noqa: F401 - they declare the commands
 
 ROOT = Path(__file__).parents[1]
 LINES_MAX = 450
