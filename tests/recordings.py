@@ -5,12 +5,10 @@ The frames are made from the files with pandas alone, so that what the oracle se
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +49,7 @@ def rehearsal() -> Recording:
     folder = HERE / "data" / "rehearsal"
     with gzip.open(folder / "messages.jsonl.gz") as file:
         lines = [json.loads(line) for line in file]
-    zones = {row["id"]: row["zones"] for row in csv.DictReader((folder / "devices.csv").open())}
+    zones = pd.read_csv(folder / "devices.csv", index_col="id").zones
     rows = [row for line in lines for row in _native(line["topic"], json.loads(line["payload"]))]
     frame = pd.DataFrame(rows, columns=["device", "quantity", "time", "span", "value"]).assign(interval=60)
     return Recording(
@@ -166,8 +164,3 @@ def _feature(zone: str, kind: str, shape: dict[str, Any], free_flow: float | Non
     if free_flow is not None:
         properties["free_flow_kmh"] = free_flow
     return {"type": "Feature", "id": zone, "properties": properties, "geometry": shape}
-
-
-def iso(seconds: int) -> str:
-    """Spell a time as the API does."""
-    return datetime.fromtimestamp(seconds, tz=pd.Timestamp(0, tz="UTC").tz).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -16,10 +16,11 @@ import pytest
 
 from qala.publisher import Publisher
 from tests import oracle, recordings
-from tests.recordings import Recording
 from tests.processes import Qala
+from tests.recordings import Recording
 
 Key = tuple[str, int]
+DAY = 86_400
 
 
 def publish(qala: Qala, recording: Recording) -> None:
@@ -35,9 +36,15 @@ def seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
 
 
-def served(qala: Qala, indicator: str, window: str) -> dict[Key, float]:
+def around(recording: Recording) -> dict[str, str]:
+    """Return a range of time that holds everything that can come of a recording."""
+    first, last = pd.to_datetime([recording.frame.time.min() - 2 * DAY, recording.frame.time.max() + 2 * DAY], unit="s")
+    return {"start": f"{first.isoformat()}Z", "stop": f"{last.isoformat()}Z"}
+
+
+def served(qala: Qala, recording: Recording, indicator: str, window: str) -> dict[Key, float]:
     """Read every value of an indicator from the API; NaN where it has none, which it says with its status."""
-    items = qala.all(f"indicators/{indicator}/values", window=window, start="2000-01-01T00:00:00Z", limit=1000)
+    items = qala.all(f"indicators/{indicator}/values", window=window, limit=1000, **around(recording))
     for item in items:
         assert (item["value"] is None) == (item["status"] != "ok")
         assert item["unit"]
@@ -62,9 +69,7 @@ def check_readings(qala: Qala, recording: Recording) -> None:
         items = [
             item
             for quantity in sorted(set(rows.quantity))
-            for item in qala.all(
-                "readings", device=device, quantity=quantity, start="2000-01-01T00:00:00Z", limit=10_000
-            )
+            for item in qala.all("readings", device=device, quantity=quantity, limit=10_000, **around(recording))
         ]
         found = {(i["quantity"], seconds(i["time"])): math.nan if i["value"] is None else i["value"] for i in items}
         expected = {(q, t): v for q, t, v in zip(rows.quantity, rows.time, rows.value, strict=True)}
@@ -76,15 +81,15 @@ def check_traffic(qala: Qala, recording: Recording) -> None:
     traffic = recording.frame[recording.frame.quantity.isin(["speed", "vehicle_count"])]
     for window, width in (("5min", 300), ("15min", 900), ("1h", 3600)):
         free_flow = recording.free_flow
-        same(served(qala, "space_mean_speed", window), oracle.speeds(traffic, width))
-        same(served(qala, "travel_time_index", window), oracle.travel_time_index(traffic, width, free_flow))
-        same(served(qala, "congestion_level", window), oracle.congestion_level(traffic, width, free_flow))
+        same(served(qala, recording, "space_mean_speed", window), oracle.speeds(traffic, width))
+        same(served(qala, recording, "travel_time_index", window), oracle.travel_time_index(traffic, width, free_flow))
+        same(served(qala, recording, "congestion_level", window), oracle.congestion_level(traffic, width, free_flow))
 
 
 def check_air(qala: Qala, recording: Recording) -> None:
-    same(served(qala, "nowcast_aqi", "1h"), oracle.nowcast_aqi(recording.frame))
-    same(served(qala, "european_aqi", "1h"), oracle.european_aqi(recording.frame))
-    same(served(qala, "aqi", "1d"), oracle.aqi(recording.frame, recording.midnights))
+    same(served(qala, recording, "nowcast_aqi", "1h"), oracle.nowcast_aqi(recording.frame))
+    same(served(qala, recording, "european_aqi", "1h"), oracle.european_aqi(recording.frame))
+    same(served(qala, recording, "aqi", "1d"), oracle.aqi(recording.frame, recording.midnights))
 
 
 def check_energy(qala: Qala, recording: Recording) -> None:
@@ -92,10 +97,11 @@ def check_energy(qala: Qala, recording: Recording) -> None:
     for window, width in (("15min", 900), ("1h", 3600)):
         if recording.frame.interval.max() <= width:
             same(
-                served(qala, "interval_energy", window), oracle.energy(recording.frame, list(range(first, last, width)))
+                served(qala, recording, "interval_energy", window),
+                oracle.energy(recording.frame, list(range(first, last, width))),
             )
-    same(served(qala, "interval_energy", "1d"), oracle.energy(recording.frame, recording.midnights))
-    same(served(qala, "peak_demand", "1d"), oracle.peak_demand(recording.frame, recording.midnights))
+    same(served(qala, recording, "interval_energy", "1d"), oracle.energy(recording.frame, recording.midnights))
+    same(served(qala, recording, "peak_demand", "1d"), oracle.peak_demand(recording.frame, recording.midnights))
 
 
 def check_episodes(qala: Qala, recording: Recording) -> None:
