@@ -159,7 +159,8 @@ def test_whatever_crashes_when_every_appended_pair_is_looked_at_after_its_append
 ) -> None:
     state = open_state(f"sqlite:///{tmp_path_factory.mktemp('state') / 'state.sqlite'}")
     dirty, taken = DirtyMarks(state), None
-    applied, marked, unseen = 0, None, set()
+    applied, marked = 0, None
+    unseen: set[tuple[int, int]] = set()
     for step, pairs in [*steps, ("append", None), ("take", None), ("due", None)]:
         if step == "batch" and pairs and marked is None:
             mark(dirty, list(pairs), at(applied + 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -64,7 +65,7 @@ class Told(msgspec.Struct, frozen=True):
 class Line:
     """A store with its scheduler, and the way that readings take to it."""
 
-    def __init__(self, folder: Path, url: str = "memory:", registry: Registry = REGISTRY, **settings: float) -> None:
+    def __init__(self, folder: Path, url: str = "memory:", registry: Registry = REGISTRY, **settings: Any) -> None:
         self.store: Store = open_store(url)
         self.dirty = DirtyMarks(open_state(f"sqlite:///{folder / 'state.sqlite'}"))
         self.seen: list[Value] = []
