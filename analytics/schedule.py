@@ -177,8 +177,8 @@ class Scheduler:
         ]
 
     def _changed(self, values: Sequence[Value]) -> list[Value]:
-        """Return the values whose number is not the newest in the store."""
-        known: dict[tuple[str, str, str, int], Value] = {}
+        """Return the values whose number is not the newest in the store, each with the revision that it becomes there."""
+        known: dict[tuple[str, str, str, int], tuple[Value | None, int]] = {}
         for (name, window), some in groupby(values, key=lambda value: (value.indicator, value.window)):
             group = list(some)
             select = ValueSelector(
@@ -188,8 +188,13 @@ class Scheduler:
             )
             starts = [value.start_us for value in group]
             rows = self._store.values(select, Span(min(starts), max(starts) + 1)).to_pylist()
-            known.update((_key(value), value) for value in map(_stored, rows))
-        return [value for value in values if known.get(_key(value)) != _number(value)]
+            known.update((_key(value), (value, row["revision"])) for row in rows for value in [_stored(row)])
+        held = (known.get(_key(value), (None, 0)) for value in values)
+        return [
+            msgspec.structs.replace(value, revision=revision + 1)
+            for value, (number, revision) in zip(values, held, strict=True)
+            if number != _number(value)
+        ]
 
 
 def _job(window: Due) -> tuple[str, str]:

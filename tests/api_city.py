@@ -183,6 +183,15 @@ def make_episode(id_: str, *, start_us: int = NOW - HOUR, state: str = "firing",
     return EpisodeRow(**{**fields, **more})
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Listen with the protocol spelled out: asyncio turns off the wait for more to send (Nagle) only then."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, port))
+    listening.listen(512)
+    return listening
+
+
 class City:
     """An API over a memory store, and what a test may put into it and ask of it."""
 
@@ -316,7 +325,7 @@ class City:
     @contextmanager
     def served(self) -> Iterator[str]:
         """Serve on a free port of loopback and give the address."""
-        with socket.create_server(("127.0.0.1", 0)) as listening:
+        with listen("127.0.0.1", 0) as listening:
             server = make_server(self.app, self.hub)
             thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
             thread.start()
@@ -452,7 +461,7 @@ def main() -> None:
         city.fill()
         stop = threading.Event()
         threading.Thread(target=city.go_on, args=(stop,), daemon=True).start()
-        with socket.create_server(settings.address) as listening:
+        with listen(*settings.address) as listening:
             sys.stdout.write(f"http://{settings.http}\n")
             sys.stdout.flush()
             asyncio.run(make_server(city.app, city.hub).serve(sockets=[listening]))

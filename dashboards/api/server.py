@@ -31,6 +31,7 @@ def make_server(app: FastAPI, hub: Hub) -> Server:
     """Make a server; `await server.serve(sockets=[...])` answers on any number of TCP and unix sockets."""
     config = uvicorn.Config(
         app,
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
