@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -24,6 +25,7 @@ __all__ = ["NO_SERIES", "Columns", "Plans"]
 NO_SERIES = -1
 """Series of a slot whose key is not accepted."""
 
+_SERIES_MAX = 1000  # of one device
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_:-]{1,32}){0,3}")
 _ANY = (-math.inf, math.inf)
 
@@ -64,6 +66,11 @@ class Columns(msgspec.Struct):
     offset: Float64Array
     bounds: Float64Array  # float64[slots, 4]: fail low, fail high, suspect low, suspect high
 
+    def and_then(self, more: Columns) -> Columns:
+        """Return these plans and slots followed by more."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(more), strict=True)
+        return Columns(*(np.concatenate(pair) for pair in pairs))
+
 
 class Plans:
     """Plans for one registry and one state of the devices' own declarations of units.
@@ -85,8 +92,9 @@ class Plans:
         self._numbers: dict[PlanKey, int] = {}
         self._plans: list[_Plan] = []
         self._slots: list[_Slot] = []
-        self._series: list[int] = []
-        self._columns: Columns | None = None
+        self._columns = _columns([], [], [])
+        self._series: set[SeriesInfo] = set()
+        self._count: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -102,9 +110,12 @@ class Plans:
 
     def columns(self) -> Columns:
         """Return all plans as arrays. New series are registered here, all at once."""
-        if self._columns is None:
-            self._register_new()
-            self._columns = self._make_columns()
+        plans, slots = self._plans[len(self._columns.start) :], self._slots[len(self._columns.series) :]
+        if plans:
+            new = [slot.series for slot in slots if slot.series is not None]
+            ids = iter(self._register(new).tolist() if new else ())
+            series = [NO_SERIES if slot.series is None else next(ids) for slot in slots]
+            self._columns = self._columns.and_then(_columns(plans, slots, series))
         return self._columns
 
     def rejections(self, plan: int) -> tuple[Rejection, ...]:
@@ -130,7 +141,6 @@ class Plans:
         if number is None:
             number = self._numbers[key] = len(self._plans)
             self._plans.append(self._plan(report))
-            self._columns = None
         return number
 
     def _plan(self, report: Report) -> _Plan:
@@ -168,7 +178,10 @@ class Plans:
         except UnitError as error:
             return Rejection(Reason.BAD_UNIT, error.message, key, device.id)
         unit = quantity.unit if quantity else sent or ""
-        slot = _Slot(key, SeriesInfo(device.id, name, channel, report.span_s, unit), factor, offset)
+        series = SeriesInfo(device.id, name, channel, report.span_s, unit)
+        slot = _Slot(key, series, factor, offset)
+        if not self._may_have(series):
+            return Rejection(Reason.UNKNOWN_QUANTITY, f"the device has {_SERIES_MAX} series already", key, device.id)
         bounds = bounds_of(quantity, span_s=report.span_s, rated_kw=device.rated_kw) if quantity else None
         if bounds is not None:
             slot.fail, slot.suspect = bounds.fail, bounds.suspect
@@ -176,31 +189,35 @@ class Plans:
             slot.codes = quantity.codes
         return slot
 
+    def _may_have(self, series: SeriesInfo) -> bool:
+        """Tell whether a device may have one more series, if this is one more, and count it."""
+        if series in self._series:
+            return True
+        if self._count[series.device] >= _SERIES_MAX:
+            return False
+        self._series.add(series)
+        self._count[series.device] += 1
+        return True
+
     def _unit(self, report: Report, key: str, name: str) -> str | None:
         """Return the unit that the message, or else the device's metadata, declares for a key."""
         units, declared = report.units or {}, self._declared.get(report.device, {})
         return units.get(key) or units.get(name) or declared.get(key) or declared.get(name)
 
-    def _register_new(self) -> None:
-        fresh = self._slots[len(self._series) :]
-        new = [slot.series for slot in fresh if slot.series is not None]
-        ids = iter(self._register(new).tolist() if new else ())
-        self._series += [NO_SERIES if slot.series is None else next(ids) for slot in fresh]
 
-    def _make_columns(self) -> Columns:
-        plans, slots = self._plans, self._slots
-        return Columns(
-            known=np.array([plan.known for plan in plans], np.bool_),
-            received_clock=np.array([plan.received_clock for plan in plans], np.bool_),
-            refuses=np.array([bool(plan.rejections) for plan in plans], np.bool_),
-            span_us=np.array([plan.span_us for plan in plans], np.int64),
-            start=np.array([plan.start for plan in plans], np.int64),
-            length=np.array([plan.length for plan in plans], np.int64),
-            series=np.array(self._series, np.int32),
-            factor=np.array([slot.factor for slot in slots]),
-            offset=np.array([slot.offset for slot in slots]),
-            bounds=np.array([(*slot.fail, *slot.suspect) for slot in slots]).reshape(len(slots), 4),
-        )
+def _columns(plans: Sequence[_Plan], slots: Sequence[_Slot], series: Sequence[int]) -> Columns:
+    return Columns(
+        known=np.array([plan.known for plan in plans], np.bool_),
+        received_clock=np.array([plan.received_clock for plan in plans], np.bool_),
+        refuses=np.array([bool(plan.rejections) for plan in plans], np.bool_),
+        span_us=np.array([plan.span_us for plan in plans], np.int64),
+        start=np.array([plan.start for plan in plans], np.int64),
+        length=np.array([plan.length for plan in plans], np.int64),
+        series=np.array(series, np.int32),
+        factor=np.array([slot.factor for slot in slots], np.float64),
+        offset=np.array([slot.offset for slot in slots], np.float64),
+        bounds=np.array([(*slot.fail, *slot.suspect) for slot in slots], np.float64).reshape(len(slots), 4),
+    )
 
 
 def _plan_key(report: Report) -> PlanKey:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.device import Clock, Device
-from devices.errors import Reason
+from devices.errors import Reason, UnavailableError
 from devices.quantity import QUANTITIES, Aggregation, Bounds, Quantity
 from devices.reading import SeriesInfo
 from ingest.admission import BUCKET_US, Admission, Admitted
@@ -192,6 +192,33 @@ def test_what_is_not_accepted_costs_only_itself() -> None:
         (3, Reason.PAST_TIME, ""),
     ]
     assert admitted.unknown == {"air/zz": [1]}
+
+
+def test_a_device_has_a_bounded_number_of_series() -> None:
+    gate = Gate()
+    keys = tuple(f"pm1.x{k}" for k in range(1001))
+
+    admitted = gate.admit(Report("air/a1", NOW_US, keys, (1.0,) * 1001), Report("air/a1", NOW_US, keys[:2], (1.0, 2.0)))
+
+    assert len(gate.store.catalog()) == 1000
+    assert len(admitted.batch) == 1002
+    assert reasons(admitted) == [(0, Reason.UNKNOWN_QUANTITY, "pm1.x1000")]
+
+
+def test_a_store_that_cannot_register_is_asked_again() -> None:
+    gate = Gate()
+    register = gate.admission._plans._register
+    gate.admission._plans._register = _unavailable
+    with pytest.raises(UnavailableError):
+        gate.admit(report(pm1=1))
+
+    gate.admission._plans._register = register
+
+    assert gate.rows(gate.admit(report(pm1=1))) == [("pm1", 1, 1)]
+
+
+def _unavailable(_series: Any) -> Any:
+    raise UnavailableError("gone", hint="wait")
 
 
 def test_marks_name_each_series_and_bucket_once() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from devices.errors import ConfigError, Reason
 from ingest.rejected import Replayed, replay
+from ingest.settings import IngestSettings
 from qala.state.registry import candidates
 from qala.state.rejected import dropped, list_rejected, summarize
 from tests.builders import NOW_US, SECOND_US, City, cities, message, registry, telemetry
@@ -74,6 +75,19 @@ def test_a_batch_with_more_than_all_rows_keeps_its_newest(make: Cities) -> None:
 
     assert [row.received_us - NOW_US for row in list_rejected(city.engine)[0]] == list(range(29, 19, -1))
     assert dropped(city.engine) == {Reason.BAD_JSON: 20}
+
+
+@pytest.mark.parametrize("rows_max", [0, 2])
+def test_a_lower_limit_holds_after_a_restart(make: Cities, rows_max: int) -> None:
+    city = make()
+    city.send(*[message(b"{", received_us=NOW_US + k) for k in range(5)])
+
+    city.settings = IngestSettings(rejected_max=rows_max)
+    city.projector = city.new_projector()
+    city.send(message(b"{", received_us=NOW_US + 9))
+
+    assert [row.received_us - NOW_US for row in list_rejected(city.engine)[0]] == [9, 4][:rows_max]
+    assert dropped(city.engine) == {Reason.BAD_JSON: 6 - rows_max}
 
 
 def test_one_message_cannot_fill_the_table(make: Cities) -> None:

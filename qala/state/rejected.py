@@ -6,6 +6,7 @@ rows again. The rows kept are bounded: the oldest go first, and are counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -24,6 +25,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    true,
     tuple_,
     update,
 )
@@ -132,7 +134,7 @@ class RejectedLog:
 
     def _insert(self, connection: Connection, rows: Sequence[RejectedRow]) -> None:
         spare = max(len(rows) - self._rows_max, 0)
-        _count_dropped(connection, (row.reason for row in rows[:spare]))
+        _count_dropped(connection, Counter(row.reason for row in rows[:spare]))
         if rows[spare:]:
             connection.execute(insert(_rejected), [msgspec.structs.asdict(row) for row in rows[spare:]])
         self._count += len(rows) - spare
@@ -145,24 +147,19 @@ class RejectedLog:
         spare = self._count - self._rows_max
         if spare <= 0:
             return
-        oldest = select(*_NEWEST_FIRST[1:], _rejected.c.reason).order_by(*_NEWEST_FIRST)
-        rows = connection.execute(oldest.limit(spare + self._rows_max // 10)).all()
-        _count_dropped(connection, (row.reason for row in rows))
-        places = [(row.journal, row.position, row.item) for row in rows]
-        key = tuple_(_rejected.c.journal, _rejected.c.position, _rejected.c.item)
-        for start in range(0, len(places), _VARIABLES_MAX // 3):
-            connection.execute(delete(_rejected).where(key.in_(places[start : start + _VARIABLES_MAX // 3])))
-        self._count -= len(rows)
+        kept_from = select(*_NEWEST_FIRST).order_by(*_NEWEST_FIRST).offset(spare + self._rows_max // 10).limit(1)
+        cut = connection.execute(kept_from).one_or_none()
+        oldest = true() if cut is None else tuple_(*_NEWEST_FIRST) < tuple_(*cut)
+        by_reason = select(_rejected.c.reason, func.count().label("rows")).where(oldest).group_by(_rejected.c.reason)
+        _count_dropped(connection, {row.reason: row.rows for row in connection.execute(by_reason)})
+        self._count -= connection.execute(delete(_rejected).where(oldest)).rowcount
 
 
 def _count(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(_rejected)).scalar_one()
 
 
-def _count_dropped(connection: Connection, reasons: Iterable[str]) -> None:
-    counts: dict[str, int] = {}
-    for reason in reasons:
-        counts[reason] = counts.get(reason, 0) + 1
+def _count_dropped(connection: Connection, counts: Mapping[str, int]) -> None:
     for reason, rows in counts.items():
         again = update(_dropped).where(_dropped.c.reason == reason).values(rows=_dropped.c.rows + rows)
         if not connection.execute(again).rowcount:
