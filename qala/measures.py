@@ -1,0 +1,62 @@
+"""What the parts count, as metrics for Prometheus. The counts of the stages add up: what the door took, the projector applied."""
+
+from __future__ import annotations
+
+from analytics.notices import Outbox
+from analytics.schedule import Scheduler
+from dashboards.prometheus import Metric, counter, gauge
+from ingest.door import DoorReport
+from ingest.projector import Projector
+
+__all__ = ["of_door", "of_notices", "of_projector", "of_scheduler"]
+
+
+def of_door(report: DoorReport | None) -> list[Metric]:
+    """Count what came in; nothing where no door ever reported."""
+    if report is None:
+        return []
+    counts = report.counters
+    return [
+        counter("qala_door_messages_total", "Messages made durable since the door started.", counts.messages),
+        counter("qala_door_bytes_total", "Bytes of their topics and payloads.", counts.bytes),
+        counter("qala_door_commits_total", "Synced group commits.", counts.commits),
+        counter("qala_door_refused_total", "Packets that could not be taken.", counts.refused),
+        gauge("qala_door_connections", "MQTT connections that are open.", report.connections),
+        gauge("qala_journal_last", "Number of the newest durable message.", report.last),
+        gauge("qala_journal_bytes", "Bytes of the journal on disk.", report.journal_bytes),
+    ]
+
+
+def of_projector(projector: Projector, now_us: int) -> list[Metric]:
+    """Count what became readings, and what did not."""
+    counts, health = projector.counters, projector.health(now_us)
+    return [
+        counter("qala_projector_messages_total", "Messages projected.", counts.messages),
+        counter("qala_projector_readings_total", "Readings written to the store.", counts.readings),
+        counter("qala_projector_batches_total", "Batches written to the store.", counts.batches),
+        counter("qala_projector_failures_total", "Batches that failed and were tried again.", counts.failures),
+        counter("qala_rejected_total", "Rejected messages and readings.", dict(counts.rejected), label="reason"),
+        counter("qala_projector_cpu_seconds_total", "CPU time by stage.", dict(counts.cpu_s), label="stage"),
+        gauge("qala_projector_lag_messages", "Durable messages that are not in the store yet.", health.lag_messages),
+        gauge("qala_projector_lag_seconds", "How long the oldest of them has waited.", health.lag_s),
+    ]
+
+
+def of_scheduler(scheduler: Scheduler, now_us: int) -> list[Metric]:
+    """Count what was computed, and what waits for it."""
+    counts, backlog = scheduler.counters, scheduler.backlog(now_us)
+    return [
+        counter("qala_scheduler_rounds_total", "Rounds of the scheduler.", counts.rounds),
+        counter("qala_scheduler_windows_total", "Windows computed.", counts.windows),
+        counter("qala_scheduler_values_total", "Values that were new or changed.", counts.values),
+        gauge("qala_scheduler_due_windows", "Windows that wait to be computed.", backlog.due),
+        gauge("qala_scheduler_lag_seconds", "How long the oldest of them has waited.", backlog.lag_s),
+    ]
+
+
+def of_notices(outbox: Outbox) -> list[Metric]:
+    """Count what people were told."""
+    return [
+        counter("qala_notices_sent_total", "Notices that a channel took.", outbox.sent),
+        counter("qala_notices_failed_total", "Attempts that a channel refused.", outbox.failed),
+    ]
