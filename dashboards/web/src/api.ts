@@ -47,7 +47,7 @@ export async function all<T>(route: string, query: Query = {}, signal?: AbortSig
   const items: T[] = [];
   let cursor: string | null | undefined;
   for (let page = 0; page < PAGES_MAX; page += 1) {
-    const answer = await get<Items<T>>(route, { limit: 1000, ...query, cursor }, signal);
+    const answer = await get<Items<T>>(route, { ...query, cursor }, signal);
     items.push(...answer.items);
     cursor = answer.next;
     if (!cursor) break;

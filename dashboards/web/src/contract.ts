@@ -181,13 +181,6 @@ export interface Rule {
   runbook: string;
 }
 
-export interface Health {
-  status: "ok" | "degraded" | "down";
-  reasons: { code: string; params?: Record<string, unknown> }[];
-  now: string;
-  version: string;
-}
-
 export interface Hello {
   now: string;
   version: string;
@@ -197,7 +190,8 @@ export interface Tick {
   now: string;
   lag_s: number | null;
   lag_messages: number | null;
-  status: string;
+  status: "ok" | "degraded" | "down";
+  reasons?: { code: string; params?: Record<string, unknown> }[];
 }
 
 export interface LiveReading {

@@ -4,7 +4,6 @@ import { API, all, get, post } from "./api";
 import type {
   Alert,
   Device,
-  Health,
   Hello,
   Indicator,
   Items,
@@ -206,6 +205,7 @@ const live = new Live({
     readings: (data) => takeReadings(data as Items<LiveReading>),
     values: (data) => takeValues(data as Items<Value>),
     alerts: (data) => takeAlerts(data as Items<Alert>),
+    resync: () => resync(),
   },
 });
 
@@ -243,11 +243,6 @@ export async function start(): Promise<void> {
   });
   effect(() => {
     if (state.alertFilter.value === "all") quietly(loadAlerts());
-  });
-  effect(() => {
-    if (state.tick.value && state.tick.value.status !== "ok") {
-      quietly(get<Health>("/health").then((health) => void (state.health.value = health)));
-    } else state.health.value = null;
   });
   window.setInterval(() => void (state.beat.value = Date.now()), 1000);
   window.setInterval(() => {

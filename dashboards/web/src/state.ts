@@ -1,6 +1,6 @@
 /** What the page knows (from the server) and what the person chose, as signals; and what follows from both. */
 import { computed, effect, signal } from "@preact/signals";
-import type { Alert, Device, Domain, Health, Indicator, Rule, Summary, Tick, Tile, Value, Zone } from "./contract";
+import type { Alert, Device, Domain, Indicator, Rule, Summary, Tick, Tile, Value, Zone } from "./contract";
 import { DOMAINS } from "./contract";
 import { type Lang, lang, nameOf, t, tr } from "./i18n";
 import type { Connection } from "./live";
@@ -19,7 +19,6 @@ export const latest = signal<ReadonlyMap<string, ReadonlyMap<string, Value>>>(ne
 /** Devices whose last readings are suspect or wrong, with their worst flag. */
 export const flagged = signal<ReadonlyMap<string, number>>(new Map());
 export const tick = signal<Tick | null>(null);
-export const health = signal<Health | null>(null);
 /** When the last reading arrived [ms, server's clock]. */
 export const lastData = signal<number | null>(null);
 

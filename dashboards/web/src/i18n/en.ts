@@ -295,11 +295,13 @@ export const en = {
   "congestion.3": "Heavy",
   "congestion.4": "Standstill",
 
+  "reason.door_down": "message intake has stopped",
+  "reason.projector_down": "processing has stopped",
+  "reason.scheduler_down": "calculations have stopped",
+  "reason.store_down": "the store does not answer",
   "reason.projector_behind": "processing is behind",
   "reason.scheduler_behind": "calculations are behind",
-  "reason.door_down": "the door does not answer",
-  "reason.disk_low": "little disk space is left",
-  "reason.store_failed": "the store reports errors",
+  "reason.journal_damaged": "part of the journal is damaged",
 } satisfies Record<string, string | readonly string[]>;
 
 export type Key = keyof typeof en;

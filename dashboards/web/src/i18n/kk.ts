@@ -297,9 +297,11 @@ export const kk: Messages = {
   "congestion.3": "Қатты",
   "congestion.4": "Кептеліс",
 
+  "reason.door_down": "хабар қабылдау тоқтады",
+  "reason.projector_down": "өңдеу тоқтады",
+  "reason.scheduler_down": "есептеу тоқтады",
+  "reason.store_down": "қойма жауап бермейді",
   "reason.projector_behind": "өңдеу кешігіп жатыр",
   "reason.scheduler_behind": "есептеу кешігіп жатыр",
-  "reason.door_down": "хабар қабылдау жауап бермейді",
-  "reason.disk_low": "дискіде орын аз",
-  "reason.store_failed": "қойма қателері",
+  "reason.journal_damaged": "журналдың бір бөлігі зақымданған",
 };

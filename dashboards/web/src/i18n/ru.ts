@@ -301,9 +301,11 @@ export const ru: Messages = {
   "congestion.3": "Сильная",
   "congestion.4": "Затор",
 
+  "reason.door_down": "приём сообщений остановлен",
+  "reason.projector_down": "обработка остановлена",
+  "reason.scheduler_down": "расчёты остановлены",
+  "reason.store_down": "хранилище не отвечает",
   "reason.projector_behind": "обработка отстаёт",
   "reason.scheduler_behind": "расчёты отстают",
-  "reason.door_down": "приём сообщений не отвечает",
-  "reason.disk_low": "мало места на диске",
-  "reason.store_failed": "ошибки хранилища",
+  "reason.journal_damaged": "часть журнала повреждена",
 };

@@ -1,6 +1,6 @@
 /** What is wrong with the numbers themselves: no connection, no data, processing behind. The gravest comes first. */
 import type { ComponentChildren } from "preact";
-import { clock, moment, number, span } from "../format";
+import { clock, number, span } from "../format";
 import { lang, t, tr } from "../i18n";
 import { reconnect } from "../load";
 import * as state from "../state";
@@ -58,11 +58,10 @@ export function Banner() {
     const age = span(lang.value, state.dataAge.value ?? 0);
     return <Line kind="stale" icon={<Waiting />} text={t("banner.stale", { age })} hint={t("banner.stale.hint")} />;
   }
-  const health = state.health.value;
-  if (health && health.status !== "ok" && health.reasons.length) {
-    const reasons = health.reasons.map((reason) => tr("reason", reason.code, reason.code)).join(", ");
-    const at = moment(lang.value, Date.parse(health.now), state.now.value, state.zoneOfTime.value);
-    return <Line kind="degraded" icon={<Waiting />} text={t("banner.degraded", { reasons })} hint={at} />;
+  const faults = state.tick.value?.reasons ?? [];
+  if (faults.length) {
+    const reasons = faults.map((reason) => tr("reason", reason.code, reason.code)).join(", ");
+    return <Line kind="degraded" icon={<Waiting />} text={t("banner.degraded", { reasons })} />;
   }
   return null;
 }
