@@ -71,6 +71,7 @@ class City:
         self._fleet = make_fleet(seed, devices)
         self._rows = {each.id: (kind, row) for kind in _KINDS for row, each in enumerate(self._fleet.devices[kind])}
         self._day = lru_cache(maxsize=3 * len(_KINDS))(self._make_day)
+        self._swapped = lru_cache(maxsize=20_000)(self._find_swapped)
 
     def registry(self) -> tuple[list[Device], list[Zone], list[Placement]]:
         """Return the devices, the zones and where the devices stand."""
@@ -193,7 +194,8 @@ class City:
                 shows[row] = before[row, -1] - before[row, each - FIRST_DAY]
         return shows
 
-    def _swapped(self, day: int) -> Sequence[int]:
+    def _find_swapped(self, day: int) -> Sequence[int]:
+        """Return the rows of the meters that begin anew with this day."""
         rates: dict[str, float] = {FaultKind.METER_RESET: self._rates.get(FaultKind.METER_RESET, 0.0)}
         return [self._rows[fault.device][1] for fault in day_faults(self.seed, day, rates, self._fleet.devices)]
 

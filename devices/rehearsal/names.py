@@ -21,16 +21,16 @@ def joined(first: Names, second: Names) -> Names:
 
 
 DISTRICTS = {
-    "alan": Names("Main Square", "Бас Алан", "Бас Алаң"),
-    "bilim": Names("Bilim Campus", "Билим", "Білім"),
+    "alan": Names("Main Square", "Главная площадь", "Бас Алаң"),
+    "bilim": Names("Bilim Campus", "Кампус Билим", "Білім"),
     "zhibek": Names("Zhibek", "Жибек", "Жібек"),
     "samruq": Names("Samruq", "Самрук", "Самұрық"),
-    "almabaq": Names("Apple Orchard", "Алмабак", "Алмабақ"),
+    "almabaq": Names("Apple Orchard", "Яблоневый Сад", "Алмабақ"),
     "kokzhiek": Names("Kokzhiek", "Кокжиек", "Көкжиек"),
-    "suzhaga": Names("Lakeside", "Сужага", "Сужаға"),
-    "onerkasip": Names("Foundry Park", "Онеркасип", "Өнеркәсіп"),
-    "tauqaqpa": Names("Mountain Gate", "Таукакпа", "Тауқақпа"),
-    "zhanadala": Names("New Steppe", "Жанадала", "Жаңадала"),
+    "suzhaga": Names("Lakeside", "Приозёрный", "Сужаға"),
+    "onerkasip": Names("Foundry Park", "Литейный", "Өнеркәсіп"),
+    "tauqaqpa": Names("Mountain Gate", "Горные Ворота", "Тауқақпа"),
+    "zhanadala": Names("New Steppe", "Новая Степь", "Жаңадала"),
 }
 
 AVENUES = {
