@@ -44,7 +44,6 @@ _CLOSE_S = 2.0  # how long a client may take to read our last words
 _UNREAD_MAX = 64 * 1024  # answers that a client has not read; then reading from it stops [bytes]
 _PROBE_AFTER_S = 120  # of silence, TCP asks whether the other end is still there
 _TURN_MAX = 1000  # packets, beside plain PUBLISHes, taken from a connection before the others have their turn
-_WITH_WILL = 0x04  # the DISCONNECT code that asks for the will all the same
 
 
 class _Hold(IntFlag):
@@ -301,7 +300,7 @@ class Connection(asyncio.Protocol):
         return Properties(values)
 
     def _disconnect(self, packet: Disconnect) -> None:
-        if packet.code != _WITH_WILL:
+        if packet.code == Code.SUCCESS:  # any other asks for the will, or is an error
             self._will = None
         self._ended = True
         if self._transport is not None:

@@ -78,7 +78,7 @@ class IngestSettings(BaseModel):
         description="Longest time a message waits for others, to share one sync with them [ms].",
     )
     group_max: int = Field(default=20_000, ge=1, description="Most messages in one group commit.")
-    group_bytes_max: int = Field(default=8 * _MIB, ge=1, description="Most bytes in one group commit.")
+    group_bytes_max: int = Field(default=8 * _MIB, ge=1, le=32 * _MIB, description="Most bytes in one group commit.")
     refused_per_minute: int = Field(
         default=60,
         ge=0,

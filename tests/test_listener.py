@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from ingest.files import Files
 from ingest.journal import Journal, JournalReader
 from ingest.listener import Listener
 from ingest.message import Message, MessageType
-from ingest.packets import V5, V311, Publish, Will, publish
+from ingest.packets import V5, V311, Connect, Publish, Will, connect, publish
 from ingest.segments import Row
 from ingest.settings import IngestSettings, parse_address
 from ingest.wire import Properties, Property
@@ -316,6 +317,26 @@ def test_records_of_broken_packets_are_bounded_and_the_rest_is_counted(tmp_path:
         until(lambda: len(home.messages(MessageType.REFUSED)) == 8 - counters.refused_unrecorded)
 
 
+def test_garbage_of_many_connections_harms_nobody(tmp_path: Path) -> None:
+    """Streams of good packets with some bytes changed: a control client loses nothing, and records stay bounded."""
+    chance = random.Random(11)
+    good = connect(Connect(V5, "g")) + b"".join(publish(V5, Publish(f"t/{n}", b"x" * n, 1, n)) for n in range(1, 30))
+    with house(tmp_path, refused_per_minute=10) as home, home.connected("control") as control:
+        for number in range(1, 301):
+            wire = bytearray(good)
+            for _ in range(chance.randint(1, 5)):
+                wire[chance.randrange(len(wire))] = chance.randrange(256)
+            with home.client() as client, contextlib.suppress(OSError):
+                client.send(wire[: chance.randint(1, len(wire))])
+            control.publish(number, topic="control")
+            assert control.pubacks(1) == [number]
+        until(lambda: home.listener.connections == 1)
+        mine = [message.payload for message in home.messages() if message.topic == "control"]
+        assert mine == [str(number).encode() for number in range(1, 301)]
+        assert home.listener.counters.refused > 50
+        assert len(home.messages(MessageType.REFUSED)) <= 20
+
+
 def test_a_version_that_is_not_spoken_is_told_so(tmp_path: Path) -> None:
     with house(tmp_path) as home, home.client() as old:
         old.send(b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x00\x00\x01c")
@@ -398,10 +419,11 @@ def test_a_will_is_recorded_when_its_client_leaves_without_a_word(
             assert (will.topic, will.payload, will.client, will.retained) == (WILL.topic, WILL.payload, "d", True)
 
 
-def test_an_mqtt_5_client_can_leave_and_ask_for_its_will(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [pytest.param(4, id="asking for it"), pytest.param(0x80, id="with an error")])
+def test_an_mqtt_5_client_can_leave_with_a_word_and_have_its_will(tmp_path: Path, code: int) -> None:
     with house(tmp_path) as home:
         with home.connected("d", V5, will=WILL) as client:
-            client.send(b"\xe0\x01\x04")
+            client.send(bytes([0xE0, 1, code]))
             assert client.is_closed()
         assert until(lambda: home.messages(MessageType.WILL))
 
