@@ -27,7 +27,7 @@ class Fleet:
     def __init__(self, port: int, messages: int) -> None:
         self.messages = messages
         self.acknowledged: set[int] = set()
-        self._number: dict[int, int] = {}
+        self._waiting: set[int] = set()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="fleet", clean_session=False)
         self._client.max_inflight_messages_set(IN_FLIGHT)
         self._client.reconnect_delay_set(1, 1)
@@ -39,21 +39,19 @@ class Fleet:
 
     @property
     def in_flight(self) -> int:
-        return len(self._number)
+        return len(self._waiting)
 
     def _publish(self) -> None:
         for n in range(self.messages):
-            until(lambda: len(self._number) < IN_FLIGHT, deadline_s=60, every_s=0.001)
+            until(lambda: len(self._waiting) < IN_FLIGHT, deadline_s=60, every_s=0.001)
+            self._waiting.add(n)
             payload = native({"active_power": float(n)}, t=1000 * (START_S + n))
-            info = self._client.publish(f"qala/1/kill/m{n % DEVICES}/t", payload, qos=1)
-            self._number[info.mid] = n
-            if info.is_published():
-                self._on_publish(None, None, info.mid)
+            self._client.publish(f"qala/1/kill/m{n % DEVICES}/t", payload, qos=1)
 
-    def _on_publish(self, _client: object, _data: object, mid: int, *_: object) -> None:
-        number = self._number.pop(mid, None)
-        if number is not None:
-            self.acknowledged.add(number)
+    def _on_publish(self, _client: object, _data: object, packet_id: int, *_: object) -> None:
+        number = packet_id - 1  # paho counts its packet ids from 1
+        self.acknowledged.add(number)
+        self._waiting.discard(number)
 
     def is_done(self) -> bool:
         return len(self.acknowledged) == self.messages
