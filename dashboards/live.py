@@ -94,6 +94,7 @@ class Hub:
         self._values: dict[tuple[str, str, str, int], Value] = {}
         self._episodes: dict[str, EpisodeRow] = {}
         self._overflowed = False
+        self._resync_at = 0.0
         self._clients: set[_Client] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -130,7 +131,7 @@ class Hub:
     def _bound(self, pending: dict[Any, Any]) -> None:
         """Forget what is too much for one event: pages that read themselves again are told less and know more."""
         if len(pending) > self._settings.live_items_max or not self._clients:
-            self._overflowed = bool(self._clients)
+            self._overflowed = bool(self._clients)  # who comes later reads everything anyway
             pending.clear()
 
     # ---- the loop that sends
@@ -160,10 +161,9 @@ class Hub:
         with self._lock:
             values, self._values = self._values, {}
             episodes, self._episodes = self._episodes, {}
-            overflowed, self._overflowed = self._overflowed, False
         if not self._clients:
             return
-        if overflowed:
+        if self._may_resync():
             yield event("resync", {})
         if newest:
             yield event("readings", {"items": live_readings(newest)})
@@ -173,6 +173,14 @@ class Hub:
         if episodes:
             items = [alert_item(row, self._rules, self._indicators) for row in episodes.values()]
             yield event("alerts", {"items": items})
+
+    def _may_resync(self) -> bool:
+        """Tell whether pages missed something and were not asked to read again just before; while much happens, they wait."""
+        now = asyncio.get_running_loop().time()
+        if not self._overflowed or now < self._resync_at:
+            return False
+        self._overflowed, self._resync_at = False, now + self._settings.live_resync_s
+        return True
 
     async def _tick(self) -> bytes:
         if not self._clients:

@@ -47,7 +47,8 @@ class DashboardsSettings(BaseModel):
     live_clients_max: int = Field(default=1_000, ge=1, description="most live streams at once")
     live_flush_s: float = Field(default=1.0, gt=0, description="live changes are sent at most this often [s]")
     live_tick_s: float = Field(default=5.0, gt=0, description="a tick is sent this often [s]")
-    live_items_max: int = Field(default=5_000, ge=1, description="most readings, values or alerts in one live event")
+    live_items_max: int = Field(default=2_000, ge=1, description="most readings, values or alerts in one live event")
+    live_resync_s: float = Field(default=10.0, gt=0, description="pages are asked to read all again this often [s]")
     late_after: float = Field(default=3.0, gt=0, description="a device is late after this many of its intervals")
     silent_after: float = Field(default=10.0, gt=0, description="a device is silent after this many of its intervals")
     behind_s: float = Field(

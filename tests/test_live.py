@@ -126,6 +126,17 @@ def test_too_much_for_one_event_asks_the_pages_to_read_again(tmp_path: Path) -> 
         assert await_event(events, "resync") == {}
 
 
+def test_pages_are_not_asked_to_read_again_all_the_time(tmp_path: Path) -> None:
+    many = [make_value("aqi", f"zone-{n}", "1d", NOW - HOUR, 1.0) for n in range(11)]
+    with quick_city(tmp_path, live_items_max=10, live_resync_s=0.5) as (city, address), listening(address) as events:
+        city.put(*many)
+        await_event(events, "resync")
+        first = time.monotonic()
+        city.put(*many)
+        await_event(events, "resync")
+        assert time.monotonic() - first > 0.3
+
+
 def test_more_readings_than_fit_come_with_the_next_events(tmp_path: Path) -> None:
     with quick_city(tmp_path, live_items_max=5) as (city, address), listening(address) as events:
         for n in range(12):
