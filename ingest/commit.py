@@ -20,7 +20,8 @@ __all__ = ["ROW_BYTES", "CommitLimits", "Group", "GroupCommit", "Member", "Sink"
 _log = logging.getLogger(__name__)
 
 _ENOUGH = 256  # a group of this many messages is worth a sync of its own, whatever the wait
-_QUIET_S = 0.002  # when nothing more came for this long, those who sent are waiting: commit
+_SETTLE_S = 0.001  # answers to one round of PUBACKs come within this; what comes later came by itself
+_QUIET_MIN_S = 0.002
 _RETRY_FIRST_S = 0.05
 _RETRY_MAX_S = 1.0
 ROW_BYTES = 256  # what a row costs in memory beside its bytes
@@ -63,8 +64,9 @@ class GroupCommit:
     """Collect rows in `open`, the group that is still growing, and commit groups one after another in a thread.
 
     A group is committed at once while commits are rare. While they follow each other within `wait_s`, a small group
-    waits for more until the wait is over or nothing more comes. A failing commit is tried again until it succeeds;
-    nobody is told anything meanwhile. Lives in one event loop.
+    waits for more until the wait is over or nothing came for a while. That while grows when it turns out that waiting
+    brings messages, and shrinks when all who send are waiting for their PUBACK. A failing commit is tried again until
+    it succeeds; nobody is told anything meanwhile. Lives in one event loop.
     """
 
     def __init__(
@@ -90,7 +92,10 @@ class GroupCommit:
         self._busy = False
         self._last_start = float("-inf")
         self._timer: asyncio.Handle | None = None
-        self._seen = 0
+        self._quiet_s = _QUIET_MIN_S
+        self._waiting = False  # the timer lets the open group wait for more
+        self._arrived = 0.0  # when the open group last grew while it waited
+        self._worth_it = False  # something came by itself meanwhile
         self._idle = asyncio.Event()
         self._idle.set()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -109,8 +114,8 @@ class GroupCommit:
             return
         if self._timer is None:
             self._arm()
-        elif self._seen and len(group.rows) >= _ENOUGH:
-            self._start_soon()
+        elif self._waiting:
+            self._grown()
 
     def run(self, job: Callable[[], None]) -> None:
         """Run a job in the thread that commits, between two commits. Its errors are logged."""
@@ -133,34 +138,41 @@ class GroupCommit:
             self.open = Group()
 
     def _arm(self) -> None:
-        rows = len(self.open.rows)
-        rare = self._loop.time() - self._last_start >= self._limits.wait_s
-        if rare or rows >= _ENOUGH or self._closed:
+        now, rows = self._loop.time(), len(self.open.rows)
+        if now - self._last_start >= self._limits.wait_s or rows >= _ENOUGH or self._closed:
             self._start_soon()
         else:
-            self._seen = rows
-            self._timer = self._loop.call_later(_QUIET_S, self._look)
+            self._waiting, self._worth_it, self._arrived = True, False, now
+            self._timer = self._loop.call_later(self._quiet_s, self._look)
+
+    def _grown(self) -> None:
+        now = self._loop.time()
+        self._worth_it |= now - self._arrived > _SETTLE_S
+        self._arrived = now
+        if len(self.open.rows) >= _ENOUGH:
+            self._start_soon()
 
     def _look(self) -> None:
-        """Commit when the group is large enough, has waited long enough, or has stopped growing."""
-        rows = len(self.open.rows)
-        waited = self._loop.time() - self._last_start >= self._limits.wait_s
-        if waited or rows >= _ENOUGH or rows == self._seen:
-            self._start()
-        else:
-            self._seen = rows
-            self._timer = self._loop.call_later(_QUIET_S, self._look)
+        """Commit when the group has waited long enough, or nothing came for a while."""
+        now = self._loop.time()
+        left_s = min(self._arrived + self._quiet_s, self._last_start + self._limits.wait_s) - now
+        if left_s > _SETTLE_S / 2:
+            self._timer = self._loop.call_later(left_s, self._look)
+            return
+        grown_s = self._quiet_s * 3 if self._worth_it else self._quiet_s * 0.75
+        self._quiet_s = max(min(grown_s, self._limits.wait_s), _QUIET_MIN_S)
+        self._start()
 
     def _start_soon(self) -> None:
         """Start after the connections that are readable right now were read."""
         if self._timer is not None:
             self._timer.cancel()
-        self._seen = 0
+        self._waiting = False
         self._timer = self._loop.call_soon(self._start)
 
     def _start(self) -> None:
         self._timer = None
-        self._seen = 0
+        self._waiting = False
         if not self._closed:
             self._close_group()
         self._busy = True
