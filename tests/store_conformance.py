@@ -441,7 +441,8 @@ class ValuesConformance:
         "changed",
         [
             pytest.param({"value": 13.0}, id="value"),
-            pytest.param({"value": None, "status": "incomplete"}, id="no number"),
+            pytest.param({"value": None}, id="no number"),
+            pytest.param({"status": "incomplete"}, id="status"),
             pytest.param({"n_good": 59}, id="coverage"),
             pytest.param({"method_version": "2"}, id="method"),
             pytest.param({"detail": {"main": "pm10"}}, id="detail"),

@@ -178,6 +178,7 @@ def test_what_was_stored_is_there_after_reopening(path: Path) -> None:
     store = DuckDBStore.open(path)
     ids = store.register([air(), SeriesInfo("road/1", "vehicle_count", "lane1", 300, "veh")])
     store.append(batch((1, T0, 1.0), (2, T0, 2.0)), Position("j", 9))
+    store.append(Batch.empty(), Position("j", 4))
     store.close()
     store = DuckDBStore.open(path)
     assert store.applied("j") == Position("j", 9)
