@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devices.quality import (
@@ -171,12 +171,15 @@ def test_flags_are_those_of_the_published_vectors(indicator: str, inputs: str, e
 @st.composite
 def readings(draw: st.DrawFn) -> tuple[Int64Array, Int64Array, Float64Array]:
     series, time_us, value = [], [], []
-    for one in range(draw(st.integers(1, 4))):
-        gaps = draw(st.lists(st.sampled_from([30, 60, 300, 900, 4000]), min_size=0, max_size=25))
-        series += [one] * len(gaps)
+    numbers = st.sampled_from([0.0, 5.0, 5.2, 30.0, 100.0, np.nan])
+    for one in range(draw(st.integers(1, 3))):
+        runs = draw(st.lists(st.tuples(numbers, st.sampled_from([1, 1, 2, 5])), max_size=8))
+        own = [number for number, length in runs for _ in range(length)]
+        gap = st.sampled_from([60, 300, 600, 590, 900, 3600])
+        gaps = draw(st.lists(gap, min_size=len(own), max_size=len(own)))
+        series += [one] * len(own)
         time_us += np.cumsum(np.array(gaps, np.int64) * SECOND_US).tolist()
-        numbers = st.sampled_from([0.0, 5.0, 5.2, 30.0, 100.0, np.nan])
-        value += draw(st.lists(numbers, min_size=len(gaps), max_size=len(gaps)))
+        value += own
     return np.array(series, np.int64), np.array(time_us, np.int64), np.array(value, np.float64)
 
 
@@ -203,18 +206,24 @@ def test_a_series_is_judged_by_itself_alone(columns: tuple[Int64Array, Int64Arra
         assert together[own].tolist() == alone.tolist()
 
 
-@given(columns=readings(), cut=st.tuples(st.integers(0, 25), st.integers(0, 25)))
-def test_the_stated_context_is_enough(
-    columns: tuple[Int64Array, Int64Array, Float64Array], cut: tuple[int, int]
-) -> None:
+def one_series(gap_s: int, *numbers: float) -> tuple[Int64Array, Int64Array, Float64Array]:
+    n = len(numbers)
+    return np.zeros(n, np.int64), np.arange(n, dtype=np.int64) * gap_s * SECOND_US, values(*numbers)
+
+
+@example(columns=one_series(600, 5, 30, 5)).via("the next reading makes a spike of this one")
+@example(columns=one_series(590, 5, 5, 5, 5, 5)).via("a stuck run reaches over its first gap")
+@example(columns=one_series(600, 30, 5, 30, 5, 30, 5, 30, -100)).via("the first of many spikes is no neighbour")
+@given(columns=readings())
+def test_the_stated_context_is_enough(columns: tuple[Int64Array, Int64Array, Float64Array]) -> None:
     series, time_us, value = columns
-    start_us, stop_us = sorted(600 * SECOND_US * edge for edge in cut)
     whole = derive_flags(series, time_us, value, stored_flags(value), ALL)
     back_s, ahead_s = context_s(ALL)
-    near = (time_us >= start_us - back_s * SECOND_US) & (time_us < stop_us + ahead_s * SECOND_US)
-    part = derive_flags(series[near], time_us[near], value[near], stored_flags(value[near]), ALL)
-    wanted = (time_us >= start_us) & (time_us < stop_us)
-    assert part[wanted[near]].tolist() == whole[wanted].tolist()
+    for row in range(len(series)):  # each reading as the only one of its window
+        since_us = time_us - time_us[row]
+        near = (series == series[row]) & (since_us >= -back_s * SECOND_US) & (since_us <= ahead_s * SECOND_US)
+        part = derive_flags(series[near], time_us[near], value[near], stored_flags(value[near]), ALL)
+        assert part[since_us[near] == 0].tolist() == [whole[row]]
 
 
 @given(columns=readings())
