@@ -31,6 +31,8 @@ SHARED = Path(os.environ.get("QALA_SHARED", Path(__file__).parents[2] / "shared"
 SECOND_US = 1_000_000
 ALL = Limits(spike_max=20.0, step_max_per_h=60.0, stuck_after_s=1800, resolution=0.5, rests_at=(0.0,))
 
+ONLY_STUCK = Limits(stuck_after_s=1800, resolution=0.5, rests_at=(0.0,))
+
 
 def values(*numbers: float | None) -> Float64Array:
     return np.array([np.nan if number is None else number for number in numbers])
@@ -217,20 +219,20 @@ def one_series(gap_s: int, *numbers: float) -> tuple[Int64Array, Int64Array, Flo
 @given(columns=readings())
 def test_the_stated_context_is_enough(columns: tuple[Int64Array, Int64Array, Float64Array]) -> None:
     series, time_us, value = columns
-    whole = derive_flags(series, time_us, value, stored_flags(value), ALL)
-    back_s, ahead_s = context_s(ALL)
-    for row in range(len(series)):  # each reading as the only one of its window
-        since_us = time_us - time_us[row]
-        near = (series == series[row]) & (since_us >= -back_s * SECOND_US) & (since_us <= ahead_s * SECOND_US)
-        part = derive_flags(series[near], time_us[near], value[near], stored_flags(value[near]), ALL)
-        assert part[since_us[near] == 0].tolist() == [whole[row]]
+    for limits in (ALL, ONLY_STUCK):
+        whole = derive_flags(series, time_us, value, stored_flags(value), limits)
+        back_s, ahead_s = context_s(limits)
+        for row in range(len(series)):  # each reading as the only one of its window
+            since_us = time_us - time_us[row]
+            near = (series == series[row]) & (since_us >= -back_s * SECOND_US) & (since_us <= ahead_s * SECOND_US)
+            part = derive_flags(series[near], time_us[near], value[near], stored_flags(value[near]), limits)
+            assert part[since_us[near] == 0].tolist() == [whole[row]]
 
 
 @given(columns=readings())
 def test_stuck_runs_are_those_that_a_plain_loop_finds(columns: tuple[Int64Array, Int64Array, Float64Array]) -> None:
     series, time_us, value = columns
-    only_stuck = Limits(stuck_after_s=1800, resolution=0.5, rests_at=(0.0,))
-    got = derive_flags(series, time_us, value, stored_flags(value), only_stuck)
+    got = derive_flags(series, time_us, value, stored_flags(value), ONLY_STUCK)
     for one in np.unique(series):
         rows = [row for row in np.flatnonzero(series == one).tolist() if not np.isnan(value[row])]
         for place, row in enumerate(rows):
