@@ -56,7 +56,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, *, segment_max: int = _SEGMENT_MAX, files: Files | None = None) -> Journal:
-        """Open a folder's journal or begin one: leave a torn tail behind, make the rest durable, go on with its numbers.
+        """Open a folder's journal or begin one: drop a torn tail, make the rest durable, go on with the numbers.
 
         Raises:
             ConflictError: another process writes it.
@@ -126,7 +126,6 @@ class Journal:
 
     def _recover(self) -> None:
         starts = self._whole_segments()
-        self.bytes = sum(segment_path(self._folder, first).stat().st_size for first in starts)
         self.id = self._identify(starts)
         synced = self._published.get()
         self.last = max(synced, starts[-1] - 1) if starts else synced
@@ -134,6 +133,7 @@ class Journal:
         if unsure:
             self.last = min(self.last, unsure[0].first - 1)
             self._rewrite(unsure)
+        self.bytes = sum(segment_path(self._folder, first).stat().st_size for first in segments(self._folder))
         self._published.set(self.last)
 
     def _whole_segments(self) -> list[int]:
@@ -168,7 +168,6 @@ class Journal:
         self._files.sync_folder(self._folder)
         self._sequence = unsure[-1].sequence
         self.last = unsure[-1].first + unsure[-1].messages - 1
-        self.bytes += self._size
 
     def _identify(self, starts: list[int]) -> str:
         """Find the journal's id in its file, or else in a segment's header; make one for a new journal."""

@@ -315,6 +315,17 @@ def test_a_sync_is_never_tried_again_on_the_same_file(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_frames_that_no_sync_is_known_of_move_to_a_new_file_when_the_journal_is_opened(tmp_path: Path) -> None:
+    filled(tmp_path, 2, 3).close()
+    for published, expected in ((2, [1, 3]), (0, [1, 3])):
+        Published(tmp_path / "synced").set(published)
+        journal = Journal.open(tmp_path)
+        assert (journal.last, segments(tmp_path)) == (5, expected)
+        assert journal.bytes == sum(segment.bytes for segment in list_segments(tmp_path))
+        journal.close()
+    assert read_all(tmp_path) == {number: message(number) for number in range(1, 6)}
+
+
 def test_what_was_written_before_a_failed_sync_is_not_read_from_the_old_file(tmp_path: Path) -> None:
     disk = Disk()
     journal = Journal.open(tmp_path, files=disk)
