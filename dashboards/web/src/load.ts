@@ -16,10 +16,12 @@ import type {
 } from "./contract";
 import { t, tr } from "./i18n";
 import { Live } from "./live";
+import { measure } from "./measure";
 import * as state from "./state";
 
 const ALERTS_MAX = 500;
 const DEVICES_EVERY_MS = 30_000;
+const RESYNC_WITHIN_MS = 2000;
 
 /** What has just arrived, for charts that draw it. */
 export const arrivedValues = signal<readonly Value[]>([]);
@@ -99,6 +101,11 @@ function resync(): void {
   synced.value += 1;
 }
 
+/** The stream left something out for this page: read all again, but not at the same moment as every other page. */
+function resyncSoon(): void {
+  window.setTimeout(resync, Math.random() * RESYNC_WITHIN_MS);
+}
+
 let pending = 0;
 
 function summarySoon(): void {
@@ -158,10 +165,6 @@ function takeReadings({ items }: Items<LiveReading>): void {
   });
 }
 
-function measureOf(alert: Alert): string {
-  return alert.kind === "no_data" ? t("alerts.nodata") : String(alert.value ?? "");
-}
-
 function takeAlerts({ items }: Items<Alert>): void {
   const known = state.alerts.peek();
   const fresh = items.filter((alert) => alert.state === "firing" && known.get(alert.id)?.state !== "firing");
@@ -174,7 +177,7 @@ function takeAlerts({ items }: Items<Alert>): void {
   announcement.value = t("alerts.new", {
     title: tr("rule", first.rule, first.title),
     zone: state.zoneName(first.zone),
-    value: measureOf(first),
+    value: measure(first.kind === "no_data" ? null : first.value, first.unit, first.indicator),
   });
 }
 
@@ -198,6 +201,7 @@ const live = new Live({
   },
   events: {
     hello: (data) => hear((data as Hello).now),
+    resync: resyncSoon,
     tick: (data) => {
       hear((data as Tick).now);
       state.tick.value = data as Tick;

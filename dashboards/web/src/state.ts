@@ -161,7 +161,7 @@ export function provisional(value: Value): boolean {
 }
 
 export function zoneName(id: string): string {
-  return nameOf(zones.value.get(id)?.names, id);
+  return zones.value.size ? nameOf(zones.value.get(id)?.names, id) : "…"; // not its id for the moment of loading
 }
 
 export function deviceName(id: string): string {

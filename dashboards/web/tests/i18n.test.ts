@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 import { type Key, LANGS, TABLES, lang, nameOf, plural, t, tr, translate } from "../src/i18n";
 
@@ -30,6 +31,14 @@ for (const { id, name } of LANGS) {
     for (const key of keys) for (const form of forms(TABLES[id][key])) assert.notEqual(form.trim(), "", key);
   });
 }
+
+test("every message is used: by its key, or by a family of keys", () => {
+  const files = readdirSync("src", { recursive: true, encoding: "utf8" }).filter((file) => /\.tsx?$/.test(file) && !file.startsWith("i18n/"));
+  const code = files.map((file) => readFileSync(`src/${file}`, "utf8")).join("\n");
+  const families = [...code.matchAll(/[`"]([a-z_]+(?:\.[a-z]+)*)(?:\.\$\{|", )/g)].map(([, prefix]) => prefix);
+  const unused = keys.filter((key) => !code.includes(`"${key}"`) && !families.some((prefix) => key.startsWith(`${prefix}.`)));
+  assert.deepEqual(unused.filter((key) => !/^(aqi|eaqi|load|congestion)\./.test(key)), []);
+});
 
 test("Russian and Kazakh are not English: whole sentences differ", () => {
   for (const key of keys.filter((key) => /^(banner|ack|alerts|chart)\./.test(key))) {

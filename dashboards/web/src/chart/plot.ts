@@ -17,7 +17,6 @@ export interface Drawing {
   limits: readonly Limit[];
   least: number; // coverage below it is low
   provisionalFrom: number | null;
-  provisionalText: string;
   stepped: boolean;
   lang: Lang;
   zone: string; // time zone

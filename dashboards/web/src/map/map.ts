@@ -64,6 +64,12 @@ function paints(palette: Palette): Record<string, Record<string, unknown>> {
     "zone-edge": { "line-color": palette.land, "line-width": 1.5 },
     "zone-casing": { "line-color": palette.casing, "line-width": byZoom(5, 17) },
     "zone-line": { "line-color": colour, "line-width": byZoom(3, 12) },
+    "selected-device": {
+      "circle-radius": 8,
+      "circle-color": "transparent",
+      "circle-stroke-width": 2,
+      "circle-stroke-color": palette.selected,
+    },
     selected: {
       "line-color": palette.selected,
       "line-width": ["case", ["boolean", ["feature-state", "selected"], false], 2.5, 0],
@@ -97,6 +103,7 @@ function style(theme: Theme): StyleSpecification {
     layer("zone-line", "line", "zones", { ...zoneShape, ...round }),
     layer("selected", "line", "zones", { ...zoneShape, layout: { "line-join": "round" } }),
     layer("selected-road", "line", "zones", { ...zoneShape, ...round }),
+    layer("selected-device", "circle", "devices", { filter: ["==", ["get", "id"], ""] }),
     {
       id: "devices",
       type: "symbol",
@@ -260,6 +267,10 @@ export class CityMap {
     if (id) this.#map.setFeatureState({ source: "zones", id }, { selected: true });
     this.#selected = id;
     this.#label();
+  }
+
+  selectDevice(id: string | null): void {
+    this.#filter("selected-device", ["==", ["get", "id"], id ?? ""]);
   }
 
   /** Bring a place into view where it is not. */

@@ -6,9 +6,10 @@ import type { Alert } from "../contract";
 import { ago, moment, number, span } from "../format";
 import { lang, t, tr } from "../i18n";
 import { acknowledge } from "../load";
+import { measure } from "../measure";
 import * as state from "../state";
 import { Book, Check, Quiet, SeverityMark } from "./icons";
-import { Measure, Segments, measure } from "./parts";
+import { Measure, Segments } from "./parts";
 
 export const ruleTitle = (alert: Pick<Alert, "rule" | "title">): string => tr("rule", alert.rule, alert.title);
 

@@ -8,8 +8,9 @@ import { DOMAINS, type LiveReading, type Overview, type Series, type Value } fro
 import { percent, range as rangeText } from "../format";
 import { lang, t, tr } from "../i18n";
 import { arrivedReadings, arrivedValues, synced } from "../load";
+import { measure, unitText } from "../measure";
 import * as state from "../state";
-import { Pick, Provisional, Segments, measure, unitText } from "./parts";
+import { Pick, Provisional, Segments } from "./parts";
 
 const RANGES = ["1", "6", "24", "48"] as const;
 type Range = (typeof RANGES)[number];
@@ -38,11 +39,19 @@ type Subject =
   | { kind: "indicator"; zone: string; indicator: string; window: string }
   | { kind: "series"; device: string; series: Series };
 
+/** What a sensor is looked at for, where nobody has said: the first of these that it reports. */
+const FIRST_LOOK = ["pm2_5", "speed", "vehicle_count", "active_power", "energy", "temperature"];
+
+function firstLook(own: readonly Series[]): Series | undefined {
+  const found = FIRST_LOOK.flatMap((quantity) => own.filter((item) => item.quantity === quantity));
+  return found[0] ?? own[0];
+}
+
 export const chosenSeries = computed<number | null>(() => {
   const device = state.selection.value;
   if (device?.kind !== "device") return null;
   const own = series.value.filter((item) => item.device === device.id);
-  return (own.find((item) => item.id === wantedSeries.value) ?? own[0])?.id ?? null;
+  return (own.find((item) => item.id === wantedSeries.value) ?? firstLook(own))?.id ?? null;
 });
 
 export function chooseSeries(id: number): void {
@@ -161,7 +170,6 @@ function drawing(): Drawing {
     })),
     least: known?.min_coverage ?? 0.75,
     provisionalFrom: first?.start ?? null,
-    provisionalText: t("chart.provisional"),
     stepped: of?.kind === "indicator" && width >= STEPPED_FROM_S,
     lang: lang.value,
     zone: state.zoneOfTime.value,

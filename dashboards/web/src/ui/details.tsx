@@ -8,10 +8,11 @@ import { ago, day, hourMinute, number, span } from "../format";
 import { type Key, lang, t, tr } from "../i18n";
 import { arrivedReadings, loadLatest, synced } from "../load";
 import { colourOf, scaleOf, stepOf } from "../scales";
+import { measure } from "../measure";
 import * as state from "../state";
 import { chooseSeries, chosenSeries } from "./chart";
 import { Close } from "./icons";
-import { Coverage, Measure, Provisional, coverageText, measure } from "./parts";
+import { Coverage, Measure, Provisional, coverageText } from "./parts";
 import { markOf, stepLabel, windowOf } from "./stage";
 
 function Fact({ name, children }: { name: string; children: ComponentChildren }) {
@@ -91,7 +92,6 @@ function Current({ value }: { value: Value }) {
           )}
         </Fact>
       </dl>
-      <Detail value={value} />
     </>
   );
 }
@@ -180,6 +180,7 @@ function ZonePanel({ id }: { id: string }) {
     <Panel kind={zone ? tr("kind", zone.kind) : ""} title={state.zoneName(id)}>
       {value ? <Current value={value} /> : <p class="dim">{t("map.nodata")}</p>}
       {zone && <ZoneFacts zone={zone} />}
+      {value && <Detail value={value} />}
       {zone && <Others zone={zone} />}
       <Sensors zone={id} />
     </Panel>

@@ -2,24 +2,10 @@
 import type { ComponentChildren } from "preact";
 import { useId } from "preact/hooks";
 import { digitsOf, number, percent, unitOf } from "../format";
-import { lang, t, tr } from "../i18n";
-import type { Domain } from "../contract";
+import { lang, t } from "../i18n";
+import type { Domain, Value } from "../contract";
+import { measure, unitText } from "../measure";
 import { provisional as isProvisional } from "../state";
-import type { Value } from "../contract";
-
-export function unitText(indicator: string, unit: string): string {
-  const known = unitOf(indicator, unit);
-  return known === "1" || known === "" ? "" : tr("unit", known, known);
-}
-
-/** Write a value with its unit as plain text, for tooltips and announcements. */
-export function measure(value: number | null, unit: string, indicator = ""): string {
-  if (value === null) return t("value.none");
-  const known = unitOf(indicator, unit);
-  const text = unitText(indicator, unit);
-  const digits = known === "1" ? 2 : digitsOf(known, value);
-  return number(lang.value, value, digits) + (text ? `\u00a0${text}` : "");
-}
 
 interface NumberProps {
   value: number | null;

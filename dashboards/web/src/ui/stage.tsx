@@ -10,9 +10,10 @@ import { synced } from "../load";
 import type { MarkName } from "../map/icons";
 import type { CityMap, DevicePoint, Hit, ZonePaint } from "../map/map";
 import { NO_DATA, colourOf, stepOf } from "../scales";
+import { measure, unitText } from "../measure";
 import * as state from "../state";
 import { Fit, Minus, Plus } from "./icons";
-import { Coverage, Measure, Pick, Segments, coverageText, measure, unitText } from "./parts";
+import { Coverage, Measure, Pick, Segments, coverageText } from "./parts";
 
 const hover = signal<Hit | null>(null);
 const failed = signal(false);
@@ -30,15 +31,25 @@ function rankOf(value: number): number {
   return state.scale.value.worst === "low" ? value : -value;
 }
 
-const ROADS_LABELLED = 4;
+const ROADS_LABELLED = 6;
+const NOTABLE_STEP = 2;
 
-/** Say how each zone is drawn. Of many roads only the worst few carry a label. */
+/** Of many roads only the worst few carry a label, and of those only what is worth a look, or else the very worst. */
+function labelledRoads(ranked: readonly Value[]): Value[] {
+  const scale = state.scale.value;
+  const colours = scale.worst === "low" ? [...scale.colours].reverse() : scale.colours;
+  const step = (value: Value) => colours.indexOf(scale.colours[stepOf(scale, value.value ?? 0)] ?? "");
+  const notable = ranked.slice(0, ROADS_LABELLED).filter((value) => scale.worst === null || step(value) >= NOTABLE_STEP);
+  return notable.length ? notable : ranked.slice(0, 1);
+}
+
+/** Say how each zone is drawn. */
 function paintsOf(): Map<string, ZonePaint> {
   const [scale, theme] = [state.scale.value, state.theme.value];
   const values = [...state.shown.value.values()];
   const current = values.filter((value) => value.value !== null && !state.outdated(value));
   const ranked = [...current].sort((a, b) => rankOf(a.value ?? 0) - rankOf(b.value ?? 0));
-  const labelled = new Set((state.zoneKind.value === "road" ? ranked.slice(0, ROADS_LABELLED) : values).map((value) => value.zone));
+  const labelled = new Set((state.zoneKind.value === "road" ? labelledRoads(ranked) : values).map((value) => value.zone));
   return new Map(
     values.map((value) => {
       const number = state.outdated(value) ? null : value.value;
@@ -78,6 +89,7 @@ function bind(map: CityMap): () => void {
     effect(() => {
       const chosen = state.selection.value;
       map.select(chosen?.kind === "zone" ? chosen.id : null);
+      map.selectDevice(chosen?.kind === "device" ? chosen.id : null);
       if (chosen?.kind === "zone") map.show(map.placeOf(chosen.id));
       const device = chosen?.kind === "device" ? state.devices.peek().get(chosen.id) : undefined;
       if (device?.lon && device.lat) map.show([device.lon, device.lat]);
@@ -335,7 +347,7 @@ export function Stage() {
   const { container, map } = useMap();
   const onMap = state.view.value === "map";
   return (
-    <section class="stage panel" aria-label={t("map.title")}>
+    <section class="stage panel" aria-label={t("map.indicator")}>
       <Toolbar />
       <div class="map-frame">
         <div

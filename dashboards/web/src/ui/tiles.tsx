@@ -32,11 +32,14 @@ function Worst({ tile }: { tile: Tile }) {
   );
 }
 
+function Combined({ tile }: { tile: Tile }) {
+  const zones = t("tile.zones", { count: number(lang.value, tile.zones) }, tile.zones);
+  return <span class="combined">{t(`tile.${tile.combine}`, { zones })}</span>;
+}
+
 function Headline({ tile }: { tile: Tile }) {
   const title = state.indicatorTitle(tile.indicator, tile.title);
   const least = state.indicators.value.get(tile.indicator)?.min_coverage;
-  const count = tile.zones;
-  const of = t(`tile.${tile.combine ?? "mean"}`, { zones: t("tile.zones", { count: number(lang.value, count) }, count) });
   return (
     <div class="headline">
       <div class="headline-value">
@@ -44,7 +47,7 @@ function Headline({ tile }: { tile: Tile }) {
           <Measure value={tile.value} unit={tile.unit} indicator={tile.indicator} class="big" />
         </div>
         <div class="headline-when">
-          <span title={`${t("value.window")} · ${of}`}>{windowText(tile)}</span>
+          <span title={t("value.window")}>{windowText(tile)}</span>
           <Coverage share={tile.coverage} {...(least === undefined ? {} : { least })} />
           <Provisional is={tile.provisional} />
         </div>
@@ -121,7 +124,12 @@ function Card({ domain }: { domain: Domain }) {
       </div>
       {tile ? <Headline tile={tile} /> : <div class="tile-waiting">{state.summary.value ? t("tile.waiting") : ""}</div>}
       <div class="tile-foot">
-        {tile && <Worst tile={tile} />}
+        {tile && (
+          <div class="tile-row">
+            <Worst tile={tile} />
+            {tile.value !== null && <Combined tile={tile} />}
+          </div>
+        )}
         {others.length > 0 && <Others tiles={others} />}
       </div>
     </article>
