@@ -45,8 +45,9 @@ def _now_us() -> int:
 class Scheduler:
     """Computes the windows that changed readings reach. One thread runs it; `backlog` and `counters` may be read by others.
 
-    `registry` gives the registry as it is now; `on_values` is called with the values that were new or changed, after they
-    are in the store.
+    `registry` gives the registry as it is now. Once values are in the store, `judge` is called with all that were computed
+    and then `on_values` with those that were new or changed. A crash in between computes and judges them again: a judge sees
+    every change at least once, a listener may miss one.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Scheduler:
         settings: AnalyticsSettings,
         tz: ZoneInfo,
         *,
+        judge: Callable[[Sequence[Value]], object] = lambda _values: None,
         on_values: Callable[[Sequence[Value]], None] = lambda _values: None,
         kinds: Mapping[str, Kind] | None = None,
         now_us: Callable[[], int] = _now_us,
@@ -68,6 +70,7 @@ class Scheduler:
         self._indicators = indicators
         self._settings = settings
         self._tz = tz
+        self._judge = judge
         self._on_values = on_values
         self._kinds = shipped_kinds() if kinds is None else kinds
         self._now_us = now_us
@@ -89,6 +92,7 @@ class Scheduler:
             values = self._compute(chunk, registry, catalog)
             changed = self._changed(values)
             self._store.put_values(changed)
+            self._judge(values)
             if changed:
                 self._on_values(changed)
             self._dirty.clear(chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -121,7 +121,8 @@ class App:
             known,
             config.analytics,
             ZoneInfo(config.time_zone),
-            on_values=self._on_values,
+            judge=lambda values: self._judge.judge(values, _now_us()),
+            on_values=self.hub.on_values,
         )
         self.api: FastAPI = create_app(
             ApiContext(
@@ -248,10 +249,6 @@ class App:
                 self._judge.watch_silence(_now_us())
             if done < settings.windows_max:
                 stop.wait(settings.tick_s)
-
-    def _on_values(self, values: Sequence[Value]) -> None:
-        self._judge.judge(values, _now_us())
-        self.hub.on_values(values)
 
     def close(self) -> None:
         """Stop the threads and let go of every file."""
