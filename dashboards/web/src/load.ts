@@ -209,7 +209,6 @@ const live = new Live({
     readings: (data) => takeReadings(data as Items<LiveReading>),
     values: (data) => takeValues(data as Items<Value>),
     alerts: (data) => takeAlerts(data as Items<Alert>),
-    resync: () => resync(),
   },
 });
 
