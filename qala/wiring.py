@@ -29,7 +29,6 @@ from dashboards.prometheus import Metric
 from devices.device import Device, Placement, Registry
 from devices.errors import Reason
 from devices.kinds import kinds
-from devices.value import Value
 from ingest.door import read_report
 from ingest.projector import Projector
 from ingest.reader import JournalReader
@@ -38,7 +37,7 @@ from qala import measures
 from qala.config import Config
 from qala.declared import import_declared
 from qala.state import open_state, registry
-from qala.state.dirty import DirtyMarks, Due
+from qala.state.dirty import DirtyMarks
 from qala.store import Store, open_store
 
 __all__ = ["App", "build"]
@@ -48,7 +47,6 @@ T = TypeVar("T")
 _DOOR_FRESH_US = 5_000_000  # the door reports every second
 _ASK_S = 60.0
 _JOIN_S = 3.0
-_LEFT_MAX = 1_000_000
 _PATIENCE_S = 120.0  # after a start, what devices kept back meanwhile comes first
 _RETRY_S = (0.5, 30.0)
 _log = logging.getLogger(__name__)
@@ -238,13 +236,8 @@ class App:
         """Compute what is due and judge it, until told to stop; silence is judged only by who has heard everything."""
         settings = self._config.analytics
         patient_until = time.monotonic() + _PATIENCE_S
-        # What a former process had not cleared may be in the store already, and yet have been told to nobody.
-        left = self._marks.due(_now_us(), _LEFT_MAX)
         while not stop.is_set():
             done = self._scheduler.step(_now_us())
-            if left and done < settings.windows_max:
-                self._judge.judge(list(map(_changed, left)), _now_us())
-                left = []
             if not done and time.monotonic() > patient_until and not self._projector.health(_now_us()).lag_messages:
                 self._judge.watch_silence(_now_us())
             if done < settings.windows_max:
@@ -280,24 +273,6 @@ class _Thread(threading.Thread):
                 self.failing = True
                 self._stop_asked.wait(wait_s)
                 wait_s = min(wait_s * 2, _RETRY_S[1])
-
-
-def _changed(due: Due) -> Value:
-    """Say to the judge that a window may have changed: it reads the numbers themselves from the store."""
-    return Value(
-        indicator=due.indicator,
-        zone=due.zone,
-        window=due.window,
-        start_us=due.start_us,
-        stop_us=due.stop_us,
-        value=None,
-        unit="",
-        n_good=0,
-        n_expected=0,
-        method="",
-        method_version="",
-        final_us=0,
-    )
 
 
 def _channels(config: Config) -> dict[str, Channel]:
