@@ -64,7 +64,6 @@ class LatestReadings:
         self._rows = np.zeros(0, _ROW)
         self._changed = np.zeros(0, np.bool_)
         self._of_device: dict[str, list[int]] = {}
-        self.revision = 0  # rises with every change
 
     def load(self, store: Store, now_us: int) -> None:
         """Take over the newest readings of the last week, and of the last year for devices that were silent since."""
@@ -91,7 +90,6 @@ class LatestReadings:
                     batch, column
                 )  # of repeated ids the last, which is the newest, stays
             self._changed[batch.series] = True
-            self.revision += 1
 
     def _outranks(self, batch: Batch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         held = self._rows[batch.series]

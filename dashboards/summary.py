@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from analytics.indicator import Indicator
-from dashboards.board import WIDTH_S
+from dashboards.board import WIDTH_US
 from dashboards.items import DeviceItem
 from dashboards.times import iso
 from devices.value import Value
@@ -106,7 +106,7 @@ def tile(indicator: Indicator, windows: _Windows, now_us: int) -> dict[str, Any]
         "status": "ok" if numbers else values[0].status if values else "none",
         "zones": len(numbers),
         "worst": None if worst is None else {"zone": min(z for z, v in numbers.items() if v == worst), "value": worst},
-        "spark": _spark(look, windows, WIDTH_S[window_of(indicator)]),
+        "spark": _spark(look, windows, WIDTH_US[window_of(indicator)]),
     }
 
 
@@ -115,11 +115,11 @@ def _combined(look: _Look, values: Sequence[Value]) -> float | None:
     return _COMBINE[look.combine](numbers) if numbers else None
 
 
-def _spark(look: _Look, windows: _Windows, width_s: int) -> list[float | None]:
+def _spark(look: _Look, windows: _Windows, width_us: int) -> list[float | None]:
     """Return the city's number for the newest windows, evenly spaced, null where there is none."""
     if not windows:
         return []
     last_us = windows[-1][0]
-    by_place = {round((last_us - start_us) / (width_s * 1_000_000)): values for start_us, values in windows}
+    by_place = {round((last_us - start_us) / width_us): values for start_us, values in windows}
     length = min(SPARK_MAX, max(by_place) + 1)
     return [_combined(look, by_place.get(place, ())) for place in range(length - 1, -1, -1)]

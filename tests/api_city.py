@@ -42,6 +42,7 @@ from ingest.rejected import Replayed
 from qala.state import open_state
 from qala.state.episodes import EPISODE, EpisodeRow
 from qala.state.registry import admit, import_registry, load_registry
+from qala.store import Store
 from qala.store.memory import MemoryStore
 from tests.wait import until
 
@@ -202,8 +203,9 @@ class City:
         registry: Registry | None = None,
         now_us: int | None = NOW,
         settings: DashboardsSettings | None = None,
+        store: Store | None = None,
     ) -> None:
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.state: Engine = open_state(f"sqlite:///{folder}/state.sqlite")
         given = registry or make_registry()
         import_registry(self.state, given.devices.values(), given.zones.values(), given.placements, 0)

@@ -30,6 +30,7 @@ from devices.errors import Reason
 from devices.reading import Position
 from qala.state.registry import Candidate, DeviceStatus, put_status, record_candidates
 from qala.state.rejected import RejectedLog, RejectedRow
+from qala.store import open_store
 from tests.api_city import HOUR, MINUTE, NOW, SECOND, City, make_episode, make_value
 from tests.wait import until
 
@@ -46,6 +47,10 @@ def city(tmp_path: Path) -> Iterator[City]:
 @pytest.fixture
 def full_city(city: City) -> City:
     """A city with something in every list."""
+    return filled(city)
+
+
+def filled(city: City) -> City:
     city.read("city/air-1:pm2_5", [NOW - 3 * MINUTE, NOW - 2 * MINUTE, NOW - MINUTE], [10.0, math.nan, 12.5])
     city.read("city/loop-1:vehicle_count.lane1", [NOW - 10 * MINUTE], [7.0])
     city.read("grid/meter-1:energy_import", [NOW - HOUR, NOW - 20 * MINUTE], [100.0, 104.0])
@@ -98,6 +103,16 @@ def test_an_answer_has_exactly_the_shape_of_the_contract(full_city: City, path: 
     answer = model.model_validate_json(response.content)
     items = getattr(answer, "items", None)
     assert items is None or items, "nothing in the list that the test could look at"
+
+
+@pytest.mark.parametrize(("path", "model"), ANSWERS)
+def test_an_answer_is_the_same_on_every_engine(
+    full_city: City, tmp_path: Path, path: str, model: type[BaseModel]
+) -> None:
+    other = filled(City(tmp_path / "other", store=open_store(f"duckdb://{tmp_path}/readings.duckdb")))
+    assert other.get(path).json() == full_city.get(path).json()
+    other.close()
+    other.store.close()
 
 
 def test_every_address_is_described_with_its_answer_and_its_problems(city: City) -> None:

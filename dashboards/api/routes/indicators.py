@@ -15,7 +15,7 @@ from dashboards.api import contract
 from dashboards.api.context import ApiContext, Context
 from dashboards.api.paging import CursorQuery, LimitQuery, decode_cursor, encode_cursor
 from dashboards.api.render import FormatQuery, json_page, negotiate, render, table_limit, times, times_or_null
-from dashboards.board import WIDTH_S
+from dashboards.board import WIDTH_US
 from dashboards.items import value_item
 from dashboards.problem import ProblemError
 from dashboards.times import parse_span, parse_time
@@ -124,8 +124,8 @@ def _page(
 def _slice_us(select: ValueSelector, limit: int) -> int:
     """Guess a slice of time that holds about a page, if ten zones have values."""
     zones = len(select.zones) if select.zones else 10
-    narrowest = min(WIDTH_S[window] for window in select.windows or WIDTH_S)
-    return max(1, limit // zones) * narrowest * 1_000_000
+    narrowest = min(WIDTH_US[window] for window in select.windows or WIDTH_US)
+    return max(1, limit // zones) * narrowest
 
 
 def _following(part: pa.Table, after: _After) -> pa.Table:
