@@ -17,7 +17,7 @@ from analytics.alerts import Episode, Point, Rule, fold, look_back_us, no_data_s
 from analytics.notices import GIVE_UP_AFTER_US
 from analytics.reconcile import Change, Known, NoticeKind, episode_id, reconcile
 from devices.value import Value
-from qala.state.episodes import EpisodeRow, add_notice, episodes, overlapping, put_episode
+from qala.state.episodes import EpisodeRow, add_notice, episodes, overlapping, put_episode, was_told
 from qala.state.outbox import add_deliveries
 from qala.store.base import Span, Store, ValueSelector
 
@@ -153,8 +153,9 @@ class Judge:
     def _tell(
         self, connection: Connection, rule: Rule, row: EpisodeRow, kind: NoticeKind, event_us: int, now_us: int
     ) -> None:
-        """Write a notice, and queue it for every channel unless it is old news."""
-        suppressed = now_us - event_us > rule.max_age_us
+        """Write a notice, and queue it for every channel unless it is old news, or about an episode nobody heard of."""
+        unheard = kind is not NoticeKind.RAISED and not was_told(connection, row.id)
+        suppressed = unheard or now_us - event_us > rule.max_age_us
         body = _body(rule, row, kind)
         key = add_notice(
             connection,

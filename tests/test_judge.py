@@ -130,6 +130,13 @@ def test_old_news_is_recorded_and_not_sent(engine: Engine) -> None:
     assert Outbox(engine, {"log": LogChannel()}).step(1000 * HOUR) == 0
 
 
+def test_the_end_of_an_episode_that_nobody_heard_of_is_not_sent(engine: Engine) -> None:
+    office = Office(engine, channels=["log"])
+    office.learn(a_value(1, 11), a_value(2, 12), now_hour=3 + 25)
+    office.learn(a_value(3, 5), now_hour=3 + 25)
+    assert office.told() == [("raised", True), ("resolved", True)]
+
+
 def test_silence_is_an_episode_of_its_own_and_ends_with_the_next_value(engine: Engine) -> None:
     office = Office(engine)
     office.learn(a_value(0, 5), now_hour=1)

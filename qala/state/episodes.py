@@ -43,6 +43,7 @@ __all__ = [
     "notices",
     "overlapping",
     "put_episode",
+    "was_told",
 ]
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -219,6 +220,12 @@ def put_episode(connection: Connection, row: EpisodeRow) -> EpisodeRow:
     if changed.rowcount == 0:
         connection.execute(insert(EPISODE).values(**fields, **kept))
     return EpisodeRow(**connection.execute(select(EPISODE).where(EPISODE.c.id == row.id)).mappings().one())
+
+
+def was_told(connection: Connection, episode: str) -> bool:
+    """Tell whether any notice about an episode was sent or is going to be."""
+    told = select(NOTICE.c.id).where(NOTICE.c.episode == episode, NOTICE.c.suppressed.is_(False)).limit(1)
+    return connection.execute(told).first() is not None
 
 
 def add_notice(
