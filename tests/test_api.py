@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -375,23 +376,25 @@ def test_a_spike_is_suspect_on_whichever_page_it_stands(city: City) -> None:
     assert [item["flag"] for item in city.items("/readings", series="1", start=later, stop=iso(times[3]))] == [3]
 
 
-@given(
-    layout=st.lists(st.lists(st.integers(0, 500), unique=True, max_size=12), min_size=1, max_size=4),
-    limit=st.integers(1, 9),
-)
-@settings(max_examples=25, deadline=None)
-def test_pages_hold_every_reading_exactly_once(
-    tmp_path_factory: pytest.TempPathFactory, layout: list[list[int]], limit: int
-) -> None:
-    city = City(tmp_path_factory.mktemp("city"))
-    expected = []
-    for number, minutes in enumerate(layout):
-        times = [NOW - HOUR * 10 + minute * MINUTE for minute in sorted(minutes)]
-        series = city.read(f"city/air-{number}:pm2_5", times, [1.0] * len(times))
-        expected += [(series, iso(time)) for time in times]
-    walked = [(item["series"], item["time"]) for item in city.walk("/readings", quantity="pm2_5", limit=limit)]
-    city.close()
-    assert walked == expected
+def test_pages_hold_every_reading_exactly_once(city: City) -> None:
+    fleets = (f"fleet-{number}" for number in count())  # each example has one of its own
+
+    @given(
+        layout=st.lists(st.lists(st.integers(0, 500), unique=True, max_size=12), min_size=1, max_size=4),
+        limit=st.integers(1, 9),
+    )
+    @settings(max_examples=25, deadline=None)
+    def walk(layout: list[list[int]], limit: int) -> None:
+        fleet, expected = next(fleets), []
+        for number, minutes in enumerate(layout):
+            times = [NOW - HOUR * 10 + minute * MINUTE for minute in sorted(minutes)]
+            series = city.read(f"{fleet}/{number}:pm2_5", times, [1.0] * len(times))
+            expected += [(series, iso(time)) for time in times]
+        ids = ",".join(str(city.read(f"{fleet}/{number}:pm2_5", [], [])) for number in range(len(layout)))
+        walked = [(item["series"], item["time"]) for item in city.walk("/readings", series=ids, limit=limit)]
+        assert walked == expected
+
+    walk()
 
 
 def test_pages_stay_on_the_range_of_the_first_while_the_clock_goes_on(city: City) -> None:
@@ -493,17 +496,23 @@ def test_a_counter_is_never_averaged(full_city: City) -> None:
     assert 104.0 in series["last"]
 
 
-@given(st.lists(st.integers(0, 86_399), unique=True, max_size=60), st.integers(1, 50))
-@settings(max_examples=20, deadline=None)
-def test_the_columns_of_an_overview_add_up(
-    tmp_path_factory: pytest.TempPathFactory, seconds: list[int], points: int
-) -> None:
-    city = City(tmp_path_factory.mktemp("city"))
-    city.read("x/y:pm2_5", [NOW - 86_400 * SECOND + second * SECOND for second in seconds], [1.0] * len(seconds))
-    (series,) = city.get(f"/overview?device=x/y&points={points}").json()["series"]
-    city.close()
-    assert sum(series["count"]) == len(seconds)
-    assert len(series["count"]) <= points + 2
+def test_the_columns_of_an_overview_add_up(city: City) -> None:
+    fleets = (f"fleet-{number}" for number in count())  # each example has one of its own
+
+    @given(
+        seconds=st.lists(st.integers(0, 86_399), unique=True, max_size=60),
+        points=st.integers(1, 50),
+    )
+    @settings(max_examples=20, deadline=None)
+    def add(seconds: list[int], points: int) -> None:
+        fleet = next(fleets)
+        times = [NOW - 86_400 * SECOND + second * SECOND for second in seconds]
+        city.read(f"{fleet}/y:pm2_5", times, [1.0] * len(seconds))
+        (series,) = city.get(f"/overview?device={fleet}/y&points={points}").json()["series"]
+        assert sum(series["count"]) == len(seconds)
+        assert len(series["count"]) <= points + 2
+
+    add()
 
 
 # ---- devices and zones
@@ -642,20 +651,25 @@ def test_as_of_reads_what_was_known_then(city: City) -> None:
     assert known("-5h") == []
 
 
-@given(
-    places=st.sets(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["15min", "1h"]), st.integers(0, 95))),
-    limit=st.integers(1, 7),
-)
-@settings(max_examples=25, deadline=None)
-def test_pages_hold_every_value_exactly_once(
-    tmp_path_factory: pytest.TempPathFactory, places: set[tuple[str, str, int]], limit: int
-) -> None:
-    city = City(tmp_path_factory.mktemp("city"))
-    day = NOW - 24 * HOUR
-    city.put(*(make_value("pm2_5_mean", z, w, day + n * 15 * MINUTE, 1.0) for z, w, n in places))
-    walked = [(i["start"], i["zone"], i["window"]) for i in city.walk("/indicators/pm2_5_mean/values", limit=limit)]
-    city.close()
-    assert walked == sorted((iso(day + n * 15 * MINUTE), z, w) for z, w, n in places)
+def test_pages_hold_every_value_exactly_once(city: City) -> None:
+    days = count(NOW - 24 * HOUR, -24 * HOUR)  # each example has one of its own
+
+    @given(
+        places=st.sets(
+            st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["15min", "1h"]), st.integers(0, 95)),
+        ),
+        limit=st.integers(1, 7),
+    )
+    @settings(max_examples=25, deadline=None)
+    def walk(places: set[tuple[str, str, int]], limit: int) -> None:
+        day = next(days)
+        city.put(*(make_value("pm2_5_mean", z, w, day + n * 15 * MINUTE, 1.0) for z, w, n in places))
+        span = {"start": iso(day), "stop": iso(day + 24 * HOUR)}
+        items = city.walk("/indicators/pm2_5_mean/values", **span, limit=limit)
+        walked = [(item["start"], item["zone"], item["window"]) for item in items]
+        assert walked == sorted((iso(day + n * 15 * MINUTE), z, w) for z, w, n in places)
+
+    walk()
 
 
 def test_latest_is_the_newest_value_of_each_zone(full_city: City) -> None:
