@@ -96,18 +96,19 @@ def _by_zone(
     order = np.argsort(taken.series, kind="stable")
     series, starts = np.unique(taken.series[order], return_index=True)
     pieces: list[tuple[int, int, int, Int64Array]] = []
+    index = {zone: n for n, zone in enumerate(zones)}
     for id_, rows in zip(series.tolist(), np.split(order, starts[1:]), strict=True):
         info = catalog.get(id_)
         if info is None or info.quantity not in names or info.device not in registry.devices:
             continue
         reach = register_reach_us(info.quantity, interval_us(registry.devices[info.device], kinds))
-        for zone, inside in _standing(registry, info.device, zones, taken.bucket[rows]):
+        for zone, inside in _standing(registry, info.device, index, taken.bucket[rows]):
             pieces.append((names.index(info.quantity), zone, reach, inside))
     return _unique(pieces)
 
 
 def _standing(
-    registry: Registry, device: str, zones: Sequence[str], bucket: Int64Array
+    registry: Registry, device: str, zones: Mapping[str, int], bucket: Int64Array
 ) -> Iterator[tuple[int, Int64Array]]:
     """Yield the zones (of those given) that a device stood in, each with the buckets of its time there."""
     for placement in registry.placements_of(device):
@@ -117,7 +118,7 @@ def _standing(
             inside = (bucket + 1) * BUCKET_US > placement.since_us
             if placement.until_us is not None:
                 inside &= bucket * BUCKET_US < placement.until_us
-            yield zones.index(zone), bucket[inside]
+            yield zones[zone], bucket[inside]
 
 
 def _unique(pieces: Sequence[tuple[int, int, int, Int64Array]]) -> _Marked:
@@ -158,8 +159,9 @@ def _windows(
 ) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array]:
     """List windows of one width once each: zone, start, stop, and when they may be computed.
 
-    A window that has ended before the bucket began waits for the bucket's end, so that what only the context checks or the
-    hours after it changed is computed once a bucket and not with every reading; a register's closing reading is not waited for.
+    A window that has ended before the bucket began waits, so that it is computed once and not with every reading: where
+    only context checks or the hours after it look at the bucket, for the bucket's end; where registers interpolate with
+    it, until their reach is over. Registers that are read seldom are not waited for.
     """
     begin = marked.bucket * BUCKET_US
     end = begin + BUCKET_US
@@ -170,11 +172,18 @@ def _windows(
     times = last - first
     row = np.repeat(np.arange(len(times)), times)
     window = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times) + first[row]
-    waits = stop[window] <= begin[row] - register[row]
-    ready = np.where(waits, end[row], stop[window])
+    ready = _ready(stop[window], begin[row], register[row], now_us)
     code = marked.zone[row] * len(start) + window
     order = np.lexsort((ready, code))
     code, ready = code[order], ready[order]
     once = np.concatenate(([True], code[1:] != code[:-1]))
     zone, at = np.divmod(code[once], len(start))
     return zone, start[at], stop[at], ready[once]
+
+
+def _ready(stop: Int64Array, begin: Int64Array, register: Int64Array, now_us: int) -> Int64Array:
+    """Return from when on windows may be computed (int64[n])."""
+    reached = stop + register
+    for_edge = np.where(reached > now_us, reached, begin + BUCKET_US)
+    waits_for_edge = (stop <= begin) & (register <= BUCKET_US)
+    return np.where(reached <= begin, begin + BUCKET_US, np.where(waits_for_edge, for_edge, stop))

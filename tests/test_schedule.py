@@ -319,6 +319,37 @@ def test_a_meter_that_moves_takes_its_energy_along(tmp_path: Path) -> None:
     assert {zone for zone, hour in zones if hour >= 1} == {"f2"}
 
 
+@pytest.mark.parametrize(
+    ("told", "window", "ready"),
+    [
+        pytest.param(
+            Told("air/a1", "pm2_5", DAY_US + 14 * MINUTE, 1.0),
+            "15min",
+            DAY_US + 15 * MINUTE,
+            id="its own reading: at its end",
+        ),
+        pytest.param(
+            Told("air/a1", "pm2_5", DAY_US + 16 * MINUTE, 1.0),
+            "15min",
+            DAY_US + 20 * MINUTE,
+            id="what context checks look at: once a bucket",
+        ),
+        pytest.param(
+            Told("grid/m1", "energy_import", DAY_US + 15 * MINUTE, 1.0),
+            "15min",
+            DAY_US + 15 * MINUTE,
+            id="the closing reading of a slow register: at once",
+        ),
+    ],
+)
+def test_when_a_window_may_be_computed(line: Line, told: Told, window: str, ready: int) -> None:
+    line.tell([told])
+    line.scheduler.step(told.time_us - 1)
+    of_it = ("pm2_5_mean", window) if told.quantity == "pm2_5" else ("interval_energy", window)
+    due = {(one.indicator, one.window, one.start_us): one.ready_us for one in line.dirty.due(LATER)}
+    assert due[*of_it, DAY_US] == ready
+
+
 def test_marks_wait_until_the_store_has_applied_them(line: Line) -> None:
     line.dirty.mark(np.array([1], np.int32), np.array([DAY_US // (300 * SECOND)]), Position("j", 99))
     assert line.scheduler.step(LATER) == 0
