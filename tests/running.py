@@ -48,6 +48,13 @@ class Running:
     def get(self, path: str) -> Any:
         return httpx.get(f"http://127.0.0.1:{self.http}{path}", timeout=10).raise_for_status().json()
 
+    def is_ok(self) -> bool:
+        """Tell whether the server answers, and finds that all is well."""
+        try:
+            return bool(self.get("/api/v1/health")["status"] == "ok")
+        except httpx.TransportError:
+            return False
+
     def says(self, words: str) -> bool:
         return words in self.log.read_text()
 

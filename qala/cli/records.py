@@ -111,11 +111,9 @@ def devices_ls(
 
 
 @devices.command("candidates")
-def devices_candidates(
-    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 1000, as_json: JsonOption = False
-) -> None:
+def devices_candidates(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """List devices that sent messages and are not in the registry."""
-    rows = ask(config, data, lambda api: api.items("/candidates", limit=limit))
+    rows = ask(config, data, lambda api: api.get("/candidates")["items"])
     show(rows, ["device", "first", "last", "messages"], as_json=as_json)
 
 
