@@ -22,7 +22,7 @@ export interface Drawing {
   zone: string; // time zone
 }
 
-const STRIP_PX = 4;
+const STRIP_PX = 3;
 const LIMIT_REACH = 1.6; // a limit further away than this many times the data is not worth flattening them for
 const FONT = "11px system-ui, sans-serif";
 
@@ -109,7 +109,7 @@ export class Plot {
         y: { range: (_, low, high) => (low === null ? [0, 1] : reach(this.#drawing, low, high)) },
       },
       axes: [
-        { ...axis, size: 26, gap: 7, space: 64, values: (_, splits) => times(this.#drawing, splits) },
+        { ...axis, size: 28, gap: 9, space: 64, values: (_, splits) => times(this.#drawing, splits) },
         { ...axis, size: 52, gap: 6, space: 34, values: (_, splits, __, ___, step) => this.#numbers(splits, step) },
       ],
       series: [
@@ -162,17 +162,17 @@ export class Plot {
 
   #strip(plot: uPlot, colour: (name: string) => string): void {
     const { ctx, bbox } = plot;
-    const height = STRIP_PX * devicePixelRatio;
+    const [height, top] = [STRIP_PX * devicePixelRatio, bbox.top + bbox.height + devicePixelRatio];
     const [good, low] = [colour("strip"), colour("warn")];
     ctx.save();
     ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.rect(bbox.left, top, bbox.width, height);
     ctx.clip();
     for (const row of this.#drawing.rows) {
       if (!row.coverage) continue;
       const [x, stop] = [plot.valToPos(row.start, "x", true), plot.valToPos(row.stop, "x", true)];
       ctx.fillStyle = row.coverage < this.#drawing.least ? low : good;
-      ctx.fillRect(x, bbox.top + bbox.height - height, Math.max(1, stop - x), height);
+      ctx.fillRect(x, top, Math.max(1, stop - x), height);
     }
     ctx.restore();
   }

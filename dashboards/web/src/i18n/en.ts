@@ -129,6 +129,7 @@ export const en = {
   "alerts.range": "{start} to {stop}",
   "alerts.over": "limit {threshold}",
   "alerts.nodata": "no data",
+  "alerts.silent": "No data: {title}",
   "alerts.runbook": "Runbook",
   "alerts.new": "New alert: {title}, {zone}, {value}",
   "severity.critical": "Critical",

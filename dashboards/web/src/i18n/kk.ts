@@ -131,6 +131,7 @@ export const kk: Messages = {
   "alerts.range": "{start} – {stop}",
   "alerts.over": "шегі {threshold}",
   "alerts.nodata": "дерек жоқ",
+  "alerts.silent": "Дерек жоқ: {title}",
   "alerts.runbook": "Нұсқаулық",
   "alerts.new": "Жаңа дабыл: {title}, {zone}, {value}",
   "severity.critical": "Аса қауіпті",

@@ -135,6 +135,7 @@ export const ru: Messages = {
   "alerts.range": "{start} – {stop}",
   "alerts.over": "предел {threshold}",
   "alerts.nodata": "нет данных",
+  "alerts.silent": "Нет данных: {title}",
   "alerts.runbook": "Инструкция",
   "alerts.new": "Новая тревога: {title}, {zone}, {value}",
   "severity.critical": "Критическая",

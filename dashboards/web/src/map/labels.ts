@@ -8,6 +8,7 @@ export interface Label {
   name: string;
   value: string;
   colour: string;
+  alarm: string | null;
   rank: number; // the lowest is placed first
   selected: boolean;
 }
@@ -91,7 +92,8 @@ export class Labels {
 
   #node(label: Label): HTMLElement {
     const node = document.createElement("div");
-    node.className = label.selected ? "zone-label selected" : "zone-label";
+    node.className = `zone-label ${label.selected ? "selected" : ""} ${label.alarm ? "alarm" : ""}`;
+    if (label.alarm) node.style.setProperty("--alarm", label.alarm);
     const name = document.createElement("span");
     name.className = "zone-label-name";
     name.textContent = label.name;

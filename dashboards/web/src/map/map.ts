@@ -27,6 +27,7 @@ export interface DevicePoint {
 
 export interface ZonePaint {
   colour: string;
+  alarm: string | null; // the colour of its alert, where one is open
   name: string;
   value: string;
   rank: number;
@@ -43,6 +44,7 @@ const EMPTY: FeatureCollection = { type: "FeatureCollection", features: [] };
 const CLUSTER_FROM = 1500; // devices; fewer are drawn one by one
 const ZONE_LAYERS = ["zone-fill", "zone-line"];
 const HIT_PX = 4;
+const IMAGES_MAX = 500;
 
 const kindIs = (kind: string) => ["==", ["get", "kind"], kind] as ["==", unknown, string];
 
@@ -69,6 +71,16 @@ function paints(palette: Palette): Record<string, Record<string, unknown>> {
       "circle-color": "transparent",
       "circle-stroke-width": 2,
       "circle-stroke-color": palette.selected,
+    },
+    alarm: {
+      "line-color": ["to-color", ["feature-state", "alarm"], "rgba(0,0,0,0)"],
+      "line-width": ["case", ["to-boolean", ["feature-state", "alarm"]], 2.5, 0],
+      "line-offset": 2,
+    },
+    "alarm-road": {
+      "line-color": ["to-color", ["feature-state", "alarm"], "rgba(0,0,0,0)"],
+      "line-width": ["case", ["to-boolean", ["feature-state", "alarm"]], 2, 0],
+      "line-gap-width": byZoom(5, 16),
     },
     selected: {
       "line-color": palette.selected,
@@ -101,6 +113,8 @@ function style(theme: Theme): StyleSpecification {
     layer("zone-edge", "line", "zones", zoneShape),
     layer("zone-casing", "line", "zones", { ...zoneShape, ...round }),
     layer("zone-line", "line", "zones", { ...zoneShape, ...round }),
+    layer("alarm", "line", "zones", { ...zoneShape, layout: { "line-join": "round" } }),
+    layer("alarm-road", "line", "zones", { ...zoneShape, ...round }),
     layer("selected", "line", "zones", { ...zoneShape, layout: { "line-join": "round" } }),
     layer("selected-road", "line", "zones", { ...zoneShape, ...round }),
     layer("selected-device", "circle", "devices", { filter: ["==", ["get", "id"], ""] }),
@@ -193,7 +207,7 @@ export class CityMap {
     this.#theme = theme;
     this.#labels = new Labels(map);
     this.#icons();
-    map.on("styleimagemissing", ({ id }) => this.#cluster(id));
+    map.setMissingStyleImageResolver((id) => this.#cluster(id));
     map.on("mousemove", (event) => this.#hover(this.#hit(event.point), events));
     map.on("mouseout", () => this.#hover(null, events));
     map.on("movestart", () => this.#hover(null, events));
@@ -223,18 +237,20 @@ export class CityMap {
   /** Show the zones of a kind; the others stay as context. */
   setKind(kind: string): void {
     const lines = kind === "road";
-    for (const id of ["zone-casing", "zone-line", "selected-road"]) this.#filter(id, kindIs(lines ? kind : "none"));
-    for (const id of ["zone-fill", "zone-edge", "selected"]) this.#filter(id, kindIs(lines ? "none" : kind));
+    for (const id of ["zone-casing", "zone-line", "alarm-road", "selected-road"]) this.#filter(id, kindIs(lines ? kind : "none"));
+    for (const id of ["zone-fill", "zone-edge", "alarm", "selected"]) this.#filter(id, kindIs(lines ? "none" : kind));
     this.#filter("context-road", kindIs(lines ? "none" : "road"));
     this.#filter("context-outline", kindIs(kind === "district" ? "none" : "district"));
   }
 
   setValues(zones: ReadonlyMap<string, ZonePaint>): void {
     for (const id of this.#painted.keys()) {
-      if (!zones.has(id)) this.#map.removeFeatureState({ source: "zones", id }, "colour");
+      if (!zones.has(id)) this.#map.setFeatureState({ source: "zones", id }, { colour: null, alarm: null });
     }
-    for (const [id, { colour }] of zones) {
-      if (this.#painted.get(id)?.colour !== colour) this.#map.setFeatureState({ source: "zones", id }, { colour });
+    for (const [id, { colour, alarm }] of zones) {
+      const before = this.#painted.get(id);
+      if (before?.colour === colour && before.alarm === alarm) continue;
+      this.#map.setFeatureState({ source: "zones", id }, { colour, alarm });
     }
     this.#painted = new Map(zones);
     this.#label();
@@ -258,7 +274,7 @@ export class CityMap {
       if (!this.#map.getLayer(layer)) continue;
       for (const [name, value] of Object.entries(look)) this.#map.setPaintProperty(layer, name as never, value as never);
     }
-    for (const id of this.#map.listImages()) if (id.startsWith("cluster-")) this.#map.removeImage(id);
+    this.#forgetClusters();
     this.#icons();
   }
 
@@ -307,9 +323,14 @@ export class CityMap {
     }
   }
 
+  #forgetClusters(): void {
+    for (const id of this.#map.listImages()) if (id.startsWith("cluster-")) this.#map.removeImage(id);
+  }
+
   #cluster(id: string): void {
     const [, count, alarming] = /^cluster-(\d+)-(\d+)$/.exec(id) ?? [];
     if (!count || this.#map.hasImage(id)) return;
+    if (this.#map.listImages().length > IMAGES_MAX) this.#forgetClusters();
     this.#map.addImage(id, clusterImage(Number(count), Number(alarming), PALETTES[this.#theme]), { pixelRatio: RATIO });
   }
 
@@ -324,7 +345,7 @@ export class CityMap {
       const at = this.#anchors.get(id);
       const selected = id === this.#selected;
       if (!at || !(zone.labelled || selected)) continue;
-      labels.push({ id, at, ...zone, selected, rank: selected ? -Infinity : zone.rank });
+      labels.push({ id, at, ...zone, selected, rank: selected ? -Infinity : zone.alarm ? -1e9 : zone.rank });
     }
     this.#labels.set(labels);
   }

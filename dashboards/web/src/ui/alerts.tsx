@@ -11,7 +11,11 @@ import * as state from "../state";
 import { Book, Check, Quiet, SeverityMark } from "./icons";
 import { Measure, Segments } from "./parts";
 
-export const ruleTitle = (alert: Pick<Alert, "rule" | "title">): string => tr("rule", alert.rule, alert.title);
+/** Say what an alert is about: its rule, or the indicator that has no data. */
+function ruleTitle(alert: Alert): string {
+  if (alert.kind === "no_data") return t("alerts.silent", { title: state.indicatorTitle(alert.indicator) });
+  return tr("rule", alert.rule, alert.title);
+}
 
 function when(alert: Alert): string {
   const now = state.coarse.value;
@@ -46,7 +50,7 @@ function Runbook({ runbook }: { runbook: string }) {
 }
 
 function Reading({ alert }: { alert: Alert }) {
-  if (alert.kind === "no_data" || alert.value === null) return <span class="measure none">{t("alerts.nodata")}</span>;
+  if (alert.kind === "no_data" || alert.value === null) return null;
   const limit = alert.threshold;
   const text = limit === null ? "" : measure(limit, alert.unit, alert.indicator);
   return (

@@ -8,6 +8,7 @@ import { digitsOf, number, range, unitOf } from "../format";
 import { type Key, lang, t, tr } from "../i18n";
 import { synced } from "../load";
 import type { MarkName } from "../map/icons";
+import { PALETTES } from "../map/palette";
 import type { CityMap, DevicePoint, Hit, ZonePaint } from "../map/map";
 import { NO_DATA, colourOf, stepOf } from "../scales";
 import { measure, unitText } from "../measure";
@@ -43,26 +44,46 @@ function labelledRoads(ranked: readonly Value[]): Value[] {
   return notable.length ? notable : ranked.slice(0, 1);
 }
 
-/** Say how each zone is drawn. */
+/** Give the colour of the gravest open alert of each zone. */
+function alarmsOf(): Map<string, string> {
+  const palette = PALETTES[state.theme.value];
+  const alarms = new Map<string, string>();
+  for (const alert of state.open.value) {
+    if (state.zones.value.get(alert.zone)?.kind !== state.zoneKind.value) continue;
+    if (alert.severity === "critical") alarms.set(alert.zone, palette.silent);
+    else if (alert.severity === "warning" && !alarms.has(alert.zone)) alarms.set(alert.zone, palette.late);
+  }
+  return alarms;
+}
+
+/** Say how each zone is drawn: by its value, and by its alert even where there is no value. */
 function paintsOf(): Map<string, ZonePaint> {
   const [scale, theme] = [state.scale.value, state.theme.value];
   const values = [...state.shown.value.values()];
   const current = values.filter((value) => value.value !== null && !state.outdated(value));
   const ranked = [...current].sort((a, b) => rankOf(a.value ?? 0) - rankOf(b.value ?? 0));
   const labelled = new Set((state.zoneKind.value === "road" ? labelledRoads(ranked) : values).map((value) => value.zone));
-  return new Map(
-    values.map((value) => {
+  const alarms = alarmsOf();
+  const silent = [...alarms].filter(([zone]) => !state.shown.value.has(zone));
+  const paints = silent.map(([zone, alarm]): [string, ZonePaint] => [
+    zone,
+    { colour: NO_DATA[theme], alarm, name: state.zoneName(zone), value: t("map.nodata"), rank: 0, labelled: true },
+  ]);
+  return new Map([
+    ...paints,
+    ...values.map((value): [string, ZonePaint] => {
       const number = state.outdated(value) ? null : value.value;
       const paint: ZonePaint = {
         colour: colourOf(scale, number, theme),
         name: state.zoneName(value.zone),
         value: number === null ? t("map.nodata") : measure(number, value.unit, value.indicator),
         rank: number === null ? Infinity : rankOf(number),
-        labelled: labelled.has(value.zone),
+        labelled: labelled.has(value.zone) || alarms.has(value.zone),
+        alarm: alarms.get(value.zone) ?? null,
       };
       return [value.zone, paint];
     }),
-  );
+  ]);
 }
 
 function pointsOf(): DevicePoint[] {
@@ -85,7 +106,10 @@ function bind(map: CityMap): () => void {
     effect(() => map.setTheme(state.theme.value)),
     effect(() => map.setKind(state.zoneKind.value)),
     effect(() => map.setValues(paintsOf())),
-    effect(() => map.setDevices(pointsOf())),
+    effect(() => {
+      void state.theme.value; // clusters are drawn in its colours
+      map.setDevices(pointsOf());
+    }),
     effect(() => {
       const chosen = state.selection.value;
       map.select(chosen?.kind === "zone" ? chosen.id : null);

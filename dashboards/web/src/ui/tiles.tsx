@@ -32,9 +32,9 @@ function Worst({ tile }: { tile: Tile }) {
   );
 }
 
-function Combined({ tile }: { tile: Tile }) {
+function combined(tile: Tile): string {
   const zones = t("tile.zones", { count: number(lang.value, tile.zones) }, tile.zones);
-  return <span class="combined">{t(`tile.${tile.combine}`, { zones })}</span>;
+  return t(`tile.${tile.combine}`, { zones });
 }
 
 function Headline({ tile }: { tile: Tile }) {
@@ -43,7 +43,7 @@ function Headline({ tile }: { tile: Tile }) {
   return (
     <div class="headline">
       <div class="headline-value">
-        <div class="headline-number" data-testid="tile-value" data-indicator={tile.indicator} data-value={tile.value ?? ""}>
+        <div class="headline-number" title={combined(tile)} data-testid="tile-value" data-indicator={tile.indicator} data-value={tile.value ?? ""}>
           <Measure value={tile.value} unit={tile.unit} indicator={tile.indicator} class="big" />
         </div>
         <div class="headline-when">
@@ -127,7 +127,7 @@ function Card({ domain }: { domain: Domain }) {
         {tile && (
           <div class="tile-row">
             <Worst tile={tile} />
-            {tile.value !== null && <Combined tile={tile} />}
+            {tile.value !== null && <span class="combined">{combined(tile)}</span>}
           </div>
         )}
         {others.length > 0 && <Others tiles={others} />}
