@@ -39,6 +39,11 @@ Only = tuple[str, dict[str, Any]]
 """A condition to append to a query, and its parameters."""
 
 
+def open_url(url: str) -> DuckDBStore:
+    """Open `duckdb:///absolute/path`. Raises as `DuckDBStore.open` does."""
+    return DuckDBStore.open(url.partition(":")[2].removeprefix("//"))
+
+
 class DuckDBStore:
     """Readings, values and positions in a DuckDB file. Make one with `open`."""
 
