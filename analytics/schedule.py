@@ -87,6 +87,8 @@ class Scheduler:
         self.counters.rounds += 1
         self._gather(now_us)
         due = self._dirty.due(now_us, self._settings.windows_max)
+        if not due:
+            return 0
         registry, catalog = self._registry(), self._store.catalog()
         for chunk in self._chunks(due, registry):
             values = self._compute(chunk, registry, catalog)
