@@ -57,7 +57,7 @@ install_packages() {
         awk -v total="$total" '
             /^Collecting|^Requirement already/ { n++; if (n % 10 == 0) { printf "  %d of %d fetched\n", n, total; fflush() } }
             /^Installing collected/ { print "  all fetched, unpacking"; fflush() }' >&2; then
-        tail -n 15 "$log" >&2
+        tail -n 15 "$log" >&2 || true
         fail "The packages could not be installed." "is the package index reachable? The whole log: $log"
     fi
 }
@@ -66,7 +66,7 @@ install_project() {
     local log="$VENV/install.log"
     "$PYTHON" "$ROOT/hatch_build.py" >> "$log" 2>&1 || say "the page was not built (see $log); everything else works"
     if ! "$PYTHON" -m pip install --no-deps --no-build-isolation --progress-bar off -e "$ROOT" >> "$log" 2>&1; then
-        tail -n 15 "$log" >&2
+        tail -n 15 "$log" >&2 || true
         fail "The project itself could not be installed." "the whole log: $log"
     fi
 }
