@@ -1,0 +1,97 @@
+"""The documents say what the code does: every example runs, every word and setting is named."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from analytics.indicator import Indicator
+from analytics.indicators import indicators
+from analytics.rulebook import failures, parse_rule
+from devices.kind import Kind
+from devices.quantity import QUANTITIES
+from ingest.message import Message
+from qala.replay.mapping import load_mapping, plan
+from tests.store_conformance import StoreConformance
+
+ROOT = Path(__file__).parents[1]
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+
+
+def example(path: str) -> str:
+    """Return the block of the page that begins with the name of a file."""
+    [block] = [
+        b for b in re.findall(r"```(?:python|toml)\n(.*?)```", EXTENDING, re.DOTALL) if b.startswith(f"# {path}\n")
+    ]
+    return block
+
+
+def module(path: str) -> ModuleType:
+    """Run an example as the module it would be."""
+    made = ModuleType(Path(path).stem)
+    exec(compile(example(path), path, "exec"), made.__dict__)
+    return made
+
+
+def test_the_kind_is_a_kind_of_known_quantities() -> None:
+    kind = module("devices/kinds/noise_monitor.py").KIND
+    assert isinstance(kind, Kind)
+    assert set(kind.quantities) <= set(QUANTITIES)
+
+
+def test_the_format_decodes_what_it_says_and_rejects_the_rest() -> None:
+    made = module("ingest/formats/airgradient.py")
+    topic = "airgradient/readings/84fce612f5b8"
+    assert made.reads(topic)
+    decoded = made.decode(Message(topic, b'{"pm02": 12.5, "rhum": 40, "wifi": -52}', 0))
+    [report] = decoded.reports
+    assert (report.device, report.keys, report.values) == (
+        "airgradient/84fce612f5b8",
+        ("pm2_5", "relative_humidity"),
+        [12.5, 40],
+    )
+    assert [(r.reason, r.key) for r in decoded.rejections] == [("unknown_quantity", "wifi")]
+    assert [r.reason for r in made.decode(Message(topic, b"{", 0)).rejections] == ["bad_json"]
+
+
+def test_the_indicator_computes_what_its_doctest_says() -> None:
+    made = module("analytics/indicators/co2_mean.py")
+    assert isinstance(made.INDICATOR, Indicator)
+    assert doctest.testmod(made) == doctest.TestResults(failed=0, attempted=2)
+
+
+def test_the_engine_takes_the_conformance_suite() -> None:
+    assert issubclass(module("tests/test_my_engine.py").TestMyEngine, StoreConformance)
+
+
+def test_the_rule_passes_its_own_tests() -> None:
+    book = parse_rule(example("rules/bad_air.toml"), where="docs", indicators=indicators())
+    assert failures(book) == []
+
+
+def test_the_mapping_makes_messages(tmp_path: Path) -> None:
+    path = tmp_path / "school.toml"
+    path.write_text(example("mappings/school.toml"))
+    row = {"building": "7", "room": "roof", "when": "2026-01-10 12:00", "PM2.5, mg/m3": "0.012"}
+    [planned] = plan(load_mapping(str(path)), [row])
+    assert planned.topic == "school/7-roof"
+    assert json.loads(planned.payload)["v"] == {"pm2_5": 12.0}
+
+
+@pytest.mark.parametrize("page", [*sorted(path.name for path in ROOT.glob("*.md")), "docs"])
+def test_links_between_documents_lead_somewhere(page: str) -> None:
+    pages = sorted((ROOT / "docs").rglob("*.md")) if page == "docs" else [ROOT / page]
+    for path in pages:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_runbook_that_a_rule_names_exists() -> None:
+    for path in (ROOT / "analytics" / "rules").glob("*.toml"):
+        assert (ROOT / tomllib.loads(path.read_text())["runbook"]).is_file()
