@@ -18,15 +18,15 @@ __all__ = ["GIVE_UP_AFTER_US", "Outbox"]
 logger = logging.getLogger(__name__)
 
 BATCH_MAX = 100
-BACKOFF_MAX_S = 300
 GIVE_UP_AFTER_US = 24 * 3_600_000_000
 
 
 class Outbox:
     """Sends what is due and keeps what failed, with growing pauses, for a day."""
 
-    def __init__(self, engine: Engine, channels: Mapping[str, Channel]) -> None:
+    def __init__(self, engine: Engine, channels: Mapping[str, Channel], *, retry_max_s: float = 300.0) -> None:
         self._engine = engine
+        self._retry_max_s = retry_max_s
         self._channels = channels
         self.sent = 0
         self.failed = 0
@@ -44,7 +44,7 @@ class Outbox:
         except Exception as error:  # noqa: BLE001 - a channel is somebody else's code and network; the notice is kept
             self.failed += 1
             logger.warning("notice %s was not taken by %s: %s", delivery.key, delivery.channel, error)
-            mark_failed(self._engine, delivery, str(error), now_us + backoff_us(delivery.attempts))
+            mark_failed(self._engine, delivery, str(error), now_us + backoff_us(delivery.attempts, self._retry_max_s))
         else:
             self.sent += 1
             mark_delivered(self._engine, delivery, now_us)
@@ -56,10 +56,10 @@ class Outbox:
                 stop.wait(1.0)
 
 
-def backoff_us(attempts: int) -> int:
-    """Return the pause after a failed attempt [us].
+def backoff_us(attempts: int, most_s: float = 300.0) -> int:
+    """Return the pause after a failed attempt [us]: twice as long each time, up to `most_s`.
 
     >>> [backoff_us(n) // 1_000_000 for n in (0, 1, 5, 20)]
     [1, 2, 32, 300]
     """
-    return min(1 << min(attempts, 20), BACKOFF_MAX_S) * 1_000_000
+    return round(min(1 << min(attempts, 20), most_s) * 1_000_000)

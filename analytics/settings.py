@@ -17,11 +17,8 @@ class AnalyticsSettings(BaseModel):
     rules: Path | None = Field(default=None, description="Folder with alert rules (*.toml) beside those shipped.")
     webhook: str = Field(default="", description="Address that notices are posted to as JSON; empty: only the log.")
     webhook_timeout_s: float = Field(default=10.0, gt=0, le=120, description="How long one post may take [s].")
-    notice_attempts_max: int = Field(
-        default=50, ge=1, le=10_000, description="Posts of one notice before it is given up."
-    )
     notice_retry_max_s: float = Field(
-        default=300.0, gt=0, description="Longest wait between two posts of a notice [s]."
+        default=300.0, gt=0, description="Longest wait between two posts of a notice [s]; it is given up after a day."
     )
     tick_s: float = Field(default=1.0, gt=0, le=60, description="Pause between two rounds of the scheduler [s].")
     windows_max: int = Field(default=20_000, ge=1, description="Windows that one round computes at most.")

@@ -111,7 +111,7 @@ class App:
             on_applied=self.hub.on_applied,
         )
         self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
-        self._outbox = Outbox(engine, channels)
+        self._outbox = Outbox(engine, channels, retry_max_s=config.analytics.notice_retry_max_s)
         self._scheduler = Scheduler(
             store,
             self._marks,
@@ -278,5 +278,5 @@ class _Thread(threading.Thread):
 def _channels(config: Config) -> dict[str, Channel]:
     channels: list[Channel] = [LogChannel()]
     if config.analytics.webhook:
-        channels.append(WebhookChannel(config.analytics.webhook))
+        channels.append(WebhookChannel(config.analytics.webhook, timeout_s=config.analytics.webhook_timeout_s))
     return {channel.name: channel for channel in channels}

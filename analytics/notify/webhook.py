@@ -8,17 +8,15 @@ from analytics.notify import Notice
 
 __all__ = ["WebhookChannel"]
 
-TIMEOUT_S = 10.0
-
 
 class WebhookChannel:
-    """POST each notice to one URL; anything but a 2xx is a failure."""
+    """POST each notice to one URL, waiting `timeout_s` at most; anything but a 2xx is a failure."""
 
     name = "webhook"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
         self._url = url
-        self._client = httpx.Client(timeout=TIMEOUT_S)
+        self._client = httpx.Client(timeout=timeout_s)
 
     def send(self, notice: Notice) -> None:
         """Deliver one notice. Raises httpx.HTTPError where the endpoint does not take it."""
