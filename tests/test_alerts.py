@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +132,7 @@ def test_episodes_never_overlap_and_last_long_enough(values: list[float | None])
     for episode in episodes:
         assert episode.fired_us - episode.start_us >= rule.for_us
         assert episode.end_us is None or episode.end_us >= episode.fired_us
-    for one, next_one in zip(episodes, episodes[1:], strict=False):
+    for one, next_one in itertools.pairwise(episodes):
         assert one.end_us is not None
         assert one.end_us <= next_one.start_us
 

@@ -47,9 +47,7 @@ class Office:
         self.store = MemoryStore()
         self.engine = engine
         self.live: list[EpisodeRow] = []
-        self.judge = Judge(
-            self.store, engine, {"hot": a_rule()}, channels=channels, on_episodes=lambda rows: self.live.extend(rows)
-        )
+        self.judge = Judge(self.store, engine, {"hot": a_rule()}, channels=channels, on_episodes=self.live.extend)
 
     def learn(self, *values: Value, now_hour: int = 100) -> None:
         self.store.put_values(values)
