@@ -11,7 +11,7 @@ import socket
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -115,10 +115,12 @@ def run_load(
     messages: Iterable[tuple[str, bytes]],
     rate: float | None = None,
     client: str = "load",
+    on_ready: Callable[[], None] = lambda: None,
 ) -> LoadResult:
     """Publish (topic, payload) pairs, dealt out to the connections in turn, and wait for all PUBACKs.
 
-    Each connection has at most `in_flight` messages unacknowledged; `rate` limits all together [1/s].
+    Each connection has at most `in_flight` messages unacknowledged; `rate` limits all together [1/s]. `on_ready` is called
+    when all is connected and encoded, before the first message goes.
 
     Raises:
         UnavailableError: a connection was refused or lost, or a PUBACK is not the next one due.
@@ -126,6 +128,7 @@ def run_load(
     senders = [_Sender((host, port), f"{client}-{index}", in_flight) for index in range(connections)]
     try:
         total = _deal(senders, messages)
+        on_ready()
         return _drive(senders, total, rate)
     finally:
         for sender in senders:

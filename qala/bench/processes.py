@@ -1,0 +1,137 @@
+"""What processes have used of the CPU, told by the kernel; and a Qala of the bench's own to look at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from devices.errors import UnavailableError
+from qala.process import answers
+
+__all__ = ["Cpu", "Started", "cpu_of", "start_qala"]
+
+_READY_S = 60.0
+_STOP_S = 30.0
+_LOOK_S = 0.02
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
+
+
+class Cpu(msgspec.Struct):
+    """CPU time, user and system [s]: of each command, and of each thread as "<command>: <name>"."""
+
+    commands: dict[str, float]
+    threads: dict[str, float]
+
+    @property
+    def whole_s(self) -> float:
+        return sum(self.commands.values())
+
+    def since(self, before: Cpu) -> Cpu:
+        """Return what was used since."""
+        return Cpu(_less(self.commands, before.commands), _less(self.threads, before.threads))
+
+
+def _less(now: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    return {name: seconds - before.get(name, 0.0) for name, seconds in now.items()}
+
+
+def cpu_of(commands: Mapping[str, int]) -> Cpu:
+    """Ask what commands have used, by their process ids; children that ended count to their parents."""
+    threads: Counter[str] = Counter()
+    for command, pid in commands.items():
+        for task in sorted((_PROC / str(pid) / "task").iterdir()):
+            name = "main" if task.name == str(pid) else (task / "comm").read_text().strip()
+            threads[f"{command}: {name}"] += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return Cpu({command: _used_s(pid) for command, pid in commands.items()}, dict(threads))
+
+
+def _used_s(pid: int) -> float:
+    """Return user and system time of a process and of its children that have ended [s]."""
+    fields = _stat(pid)
+    return sum(int(fields[index]) for index in range(11, 15)) * _TICK_S
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name: state, parent, ..."""
+    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+
+
+class Started(msgspec.Struct):
+    """A Qala that runs. `commands` are the process ids of `run`, `door` and `serve`."""
+
+    data: Path
+    http: tuple[str, int]
+    mqtt: tuple[str, int]
+    commands: dict[str, int]
+
+
+@contextmanager
+def start_qala(folder: Path, *, devices: str, zones: Path) -> Iterator[Started]:
+    """Run `qala run` over an empty folder on free ports, with a devices file of this text, until the end of the block.
+
+    Raises UnavailableError where it does not start, or does not end when asked to.
+    """
+    data, http, mqtt = folder / "data", ("127.0.0.1", _free_port()), ("127.0.0.1", _free_port())
+    (folder / "devices.csv").write_text(devices)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QALA_")}
+    environment |= {"QALA_DEVICES_FILE": str(folder / "devices.csv"), "QALA_ZONES_FILE": str(zones)}
+    flags = ["--data", str(data), "--http", f"127.0.0.1:{http[1]}", "--mqtt", f"127.0.0.1:{mqtt[1]}"]
+    with (folder / "log").open("wb") as log:
+        parent = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "qala", "run", *flags], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+        try:
+            _wait_until_ready(parent, data, http, mqtt, folder / "log")
+            yield Started(data, http, mqtt, {"run": parent.pid} | _children(parent.pid))
+        finally:
+            _stop(parent)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(
+    parent: subprocess.Popen[bytes], data: Path, http: tuple[str, int], mqtt: tuple[str, int], log: Path
+) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not (answers(mqtt) and answers(http) and answers(data / "qala.sock")):
+        if parent.poll() is not None or time.monotonic() > deadline:
+            raise UnavailableError("qala run did not start", hint=log.read_text()[-2000:])
+        time.sleep(_LOOK_S)
+
+
+def _children(parent: int) -> dict[str, int]:
+    """Return the process ids of a parent's children by their command."""
+    found = {}
+    for folder in _PROC.glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+            if int(_stat(int(folder.name))[1]) == parent and "qala" in words:
+                found[words[words.index("qala") + 1]] = int(folder.name)
+        except (OSError, ValueError):  # it ended meanwhile
+            continue
+    return found
+
+
+def _stop(parent: subprocess.Popen[bytes]) -> None:
+    if parent.poll() is None:
+        parent.send_signal(signal.SIGTERM)
+    try:
+        parent.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        parent.kill()
+        raise UnavailableError("qala run did not end when it was asked to", hint="run qala doctor") from None

@@ -1,0 +1,104 @@
+"""Commands that measure."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from devices.errors import ConfigError
+from qala.cli.shell import JsonOption, app, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qala.bench.ingest import Load, Measured
+
+bench = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("ingest")
+def ingest_(
+    load: Annotated[
+        list[str] | None, typer.Option("--load", help="Only this load (1x1000, 50x20, 900x1); several may be given.")
+    ] = None,
+    messages: Annotated[int | None, typer.Option("--messages", min=1, help="Messages of each load.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send messages of 5 readings through a Qala of its own and measure the CPU time of all its processes."""
+    import msgspec
+
+    from qala.bench.ingest import bench_ingest
+
+    found = [bench_ingest(one, say) for one in _chosen(load, messages)]
+    if as_json:
+        print(json.dumps(_document([msgspec.to_builtins(one) for one in found]), indent=1))  # noqa: T201 - for programs
+    else:
+        _print(found)
+
+
+def _chosen(names: Sequence[str] | None, messages: int | None) -> list[Load]:
+    import msgspec
+
+    from qala.bench.ingest import LOADS
+
+    unknown = set(names or ()) - {load.name for load in LOADS}
+    if unknown:
+        raise ConfigError(f"no load is called {min(unknown)}", hint="there are " + ", ".join(x.name for x in LOADS))
+    chosen = [load for load in LOADS if not names or load.name in names]
+    return [msgspec.structs.replace(load, messages=messages) if messages else load for load in chosen]
+
+
+def _document(loads: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of the first load, and those of all under `loads`."""
+    from qala.bench.machine import describe
+
+    return {"time": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe(), **loads[0], "loads": loads}
+
+
+def _print(found: Sequence[Measured]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from qala.bench.machine import describe
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(", ".join(f"{name} {value}" for name, value in describe().items()))
+    console.print("CPU in microseconds a message of 5 readings, all processes but the generator; stored = sent in every load")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for one in found:
+        table.add_column(one.load, justify="right", no_wrap=True)
+    for title, cells in _rows(found):
+        table.add_row(title, *cells)
+    console.print(table)
+
+
+def _rows(found: Sequence[Measured]) -> list[tuple[str, list[str]]]:
+    """Return the lines of the table: a title, and a cell for each load."""
+    plain = [
+        ("CPU a message, until stored", [f"[bold]{one.cpu_us_per_message:.1f}[/]" for one in found]),
+        *_nested("  ", [one.cpu_us_by_thread for one in found], at_least=0.05),
+        ("  projector, by stage", ["" for _ in found]),
+        *_nested("    ", [one.cpu_us_by_stage for one in found], at_least=0.0),
+        ("CPU a message, with all indicators", [f"{one.cpu_us_per_message_with_analytics:.1f}" for one in found]),
+        ("messages a second, stored", [f"{one.messages_per_s:,}" for one in found]),
+        ("readings a second, stored", [f"{one.readings_per_s:,}" for one in found]),
+        ("PUBACKs a second", [f"{one.acknowledged_per_s:,}" for one in found]),
+        ("PUBACK p50, p99 (ms)", [f"{one.puback_p50_ms:.1f}, {one.puback_p99_ms:.1f}" for one in found]),
+        ("bytes a reading, database", [f"{one.bytes_per_reading:.1f}" for one in found]),
+        ("bytes a message, journal", [f"{one.journal_bytes_per_message:.1f}" for one in found]),
+        ("messages", [f"{one.messages:,}" for one in found]),
+        ("commits, batches", [f"{one.commits:,}, {one.batches:,}" for one in found]),
+        ("windows computed", [f"{one.windows:,}" for one in found]),
+    ]
+    return plain
+
+
+def _nested(indent: str, parts: Sequence[dict[str, float]], *, at_least: float) -> list[tuple[str, list[str]]]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    shown = [name for name in names if any(part.get(name, 0.0) >= at_least for part in parts)]
+    return [(indent + name, [f"{part.get(name, 0.0):.2f}" for part in parts]) for name in shown]
