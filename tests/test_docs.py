@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import json
 import re
 import tomllib
@@ -95,3 +96,18 @@ def test_links_between_documents_lead_somewhere(page: str) -> None:
 def test_every_runbook_that_a_rule_names_exists() -> None:
     for path in (ROOT / "analytics" / "rules").glob("*.toml"):
         assert (ROOT / tomllib.loads(path.read_text())["runbook"]).is_file()
+
+
+WITH_EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("analytics", "dashboards", "devices", "ingest", "qala")
+    for path in (ROOT / package).rglob("*.py")
+    if ">>> " in path.read_text()
+)
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_the_examples_in_docstrings_come_true(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0

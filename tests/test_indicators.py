@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import doctest
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -14,26 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 
-import analytics
 from analytics.indicator import Inputs, Results
 from analytics.indicators import indicators
 from analytics.sample import START_US, sample
 from devices.quantity import QUANTITIES
 
 NAN = float("nan")
-FORMULAS = [
-    name
-    for name in ("air", "breakpoints", "energy", "gases", "nowcast", "registers", "traffic", "window")
-    if (Path(analytics.__path__[0]) / f"{name}.py").is_file()
-]
-FILES = [f"analytics.{name}" for name in FORMULAS] + [f"analytics.indicators.{name}" for name in indicators()]
-
-
-@pytest.mark.parametrize("module", FILES)
-def test_the_examples_of_a_module_come_true(module: str) -> None:
-    found = doctest.testmod(importlib.import_module(module))
-    assert found.attempted > 0
-    assert found.failed == 0
 
 
 @pytest.mark.parametrize("name", indicators())
