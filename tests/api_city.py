@@ -325,9 +325,9 @@ class City:
             cursor = page["next"]
 
     @contextmanager
-    def served(self) -> Iterator[str]:
-        """Serve on a free port of loopback and give the address."""
-        with listen("127.0.0.1", 0) as listening:
+    def served(self, port: int = 0) -> Iterator[str]:
+        """Serve on a port of loopback, a free one where none is given, and give the address."""
+        with listen("127.0.0.1", port) as listening:
             server = make_server(self.app, self.hub)
             thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
             thread.start()
