@@ -72,10 +72,11 @@ install_project() {
 }
 
 make_environment() {
-    local lock="${!#}"
+    local lock="${!#}" python
     set -o pipefail
     if ! is_made_from "$@"; then
-        make_venv "$(find_python)"
+        python="$(find_python)"
+        make_venv "$python"
         rm -f "$VENV/.made-from"
         install_packages "$lock"
         say "building the page and installing Qala itself"
