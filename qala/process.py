@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from devices.errors import ConflictError, UnavailableError
 
-__all__ = ["Hold", "Holder", "answers", "end_with_parent", "holder", "is_free"]
+__all__ = ["Hold", "Holder", "answers", "end_with_parent", "holder", "is_free", "name_thread"]
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_S = 0.05
@@ -96,6 +98,12 @@ def end_with_parent(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl failed")
     if os.getppid() != parent:
         sys.exit(1)
+
+
+def name_thread(name: str) -> None:
+    """Let the system know the calling thread by a name of up to 15 letters, as `top -H` shows it."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
 
 
 def is_free(address: tuple[str, int]) -> bool:
