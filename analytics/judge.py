@@ -78,6 +78,16 @@ class Judge:
             self._on_episodes(written)
         return written
 
+    def judge_all(self, now_us: int) -> list[EpisodeRow]:
+        """Fold every value that the store has, and return the episodes that changed."""
+        written: list[EpisodeRow] = []
+        for rule in self._rules.values():
+            points = self._points(rule, None, -FOREVER_US, now_us)
+            written += self._fold_zones(rule, {zone: of[0].start_us for zone, of in points.items()}, now_us)
+        if written:
+            self._on_episodes(written)
+        return written
+
     def watch_silence(self, now_us: int) -> list[EpisodeRow]:
         """Raise an episode for each zone that has been silent too long, and end those whose zone speaks again."""
         written: list[EpisodeRow] = []
@@ -93,6 +103,8 @@ class Judge:
         return written
 
     def _fold_zones(self, rule: Rule, since: Mapping[str, int], now_us: int) -> list[EpisodeRow]:
+        if not since:
+            return []
         with self._engine.begin() as connection:
             known = {zone: self._known(connection, rule, zone, start_us) for zone, start_us in since.items()}
             starts = {zone: _fold_from(rule, since[zone], known[zone]) for zone in since}

@@ -19,6 +19,7 @@ from analytics.notices import Outbox
 from analytics.notify import Channel
 from analytics.notify.log import LogChannel
 from analytics.notify.webhook import WebhookChannel
+from analytics.rebuild import PatientJudge
 from analytics.rulebook import load_rules
 from analytics.schedule import Scheduler
 from dashboards.api.app import create_app
@@ -36,6 +37,7 @@ from ingest.rejected import Replayed, replay
 from qala import measures
 from qala.config import Config
 from qala.declared import import_declared
+from qala.process import name_thread
 from qala.state import open_state, registry
 from qala.state.dirty import DirtyMarks
 from qala.store import Store, open_store
@@ -111,6 +113,7 @@ class App:
             on_applied=self.hub.on_applied,
         )
         self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
+        self._patient = PatientJudge(self._judge, engine)
         self._outbox = Outbox(engine, channels, retry_max_s=config.analytics.notice_retry_max_s)
         self._scheduler = Scheduler(
             store,
@@ -119,7 +122,7 @@ class App:
             known,
             config.analytics,
             ZoneInfo(config.time_zone),
-            judge=lambda values: self._judge.judge(values, _now_us()),
+            judge=lambda values: self._patient.judge(values, _now_us()),
             on_values=self.hub.on_values,
         )
         self.api: FastAPI = create_app(
@@ -237,9 +240,13 @@ class App:
         settings = self._config.analytics
         patient_until = time.monotonic() + _PATIENCE_S
         while not stop.is_set():
+            applied = self._store.applied(self._reader.id)
+            self._patient.begin(self._reader.id, applied)
             done = self._scheduler.step(_now_us())
+            if not done and not self._scheduler.backlog(_now_us()).marks:
+                self._patient.rest(applied, _now_us())
             if not done and time.monotonic() > patient_until and not self._projector.health(_now_us()).lag_messages:
-                self._judge.watch_silence(_now_us())
+                self._patient.watch_silence(_now_us())
             if done < settings.windows_max:
                 stop.wait(settings.tick_s)
 
@@ -264,6 +271,7 @@ class _Thread(threading.Thread):
         self.failing = False
 
     def run(self) -> None:
+        name_thread(self.name)
         wait_s = _RETRY_S[0]
         while not self._stop_asked.is_set():
             try:
