@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -12,7 +14,8 @@ import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
-from qala.cli import operate, records, replaying, serving, shell  # noqa: F401 - they declare the commands
+import qala.cli
+from qala.cli.shell import app
 
 ROOT = Path(__file__).parents[1]
 LINES_MAX = 450
@@ -36,7 +39,9 @@ def commands() -> dict[str, TyperCommand]:
         elif isinstance(command, TyperCommand) and not command.hidden:
             yield " ".join(words), command
 
-    return dict(walk(typer.main.get_command(shell.app), ()))
+    for module in pkgutil.iter_modules(qala.cli.__path__):
+        importlib.import_module(f"qala.cli.{module.name}")
+    return dict(walk(typer.main.get_command(app), ()))
 
 
 def test_the_layers_of_the_house_hold() -> None:

@@ -150,7 +150,9 @@ def devices_admit(
     """Take a device into the registry and replay what it sent before."""
     given = {"name": name, "zones": zones or None, "interval_s": interval_s, "lat": lat, "lon": lon}
     body = {"id": device, "kind": kind} | {key: value for key, value in given.items() if value is not None}
-    show([ask(config, data, lambda api: api.post("/devices", body))], ["id", "kind", "state", "zones"], as_json=as_json)
+    done = ask(config, data, lambda api: api.post("/devices", body))
+    row = {**done.pop("device"), **done}
+    show([row], ["id", "kind", "state", "zones", "replayed", "accepted", "still_rejected"], as_json=as_json)
 
 
 @alerts.command("ls")
