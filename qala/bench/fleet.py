@@ -1,4 +1,4 @@
-"""The devices of the load, and what they send: half air stations, half meters, in the districts and feeders of the rehearsal city."""
+"""The devices of the load and what they send: half air stations, half meters, in the rehearsal city's districts and feeders."""
 
 from __future__ import annotations
 

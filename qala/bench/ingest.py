@@ -170,7 +170,9 @@ def _until_applied(messages: int, applied: Path) -> float:
     deadline = time.perf_counter() + _PATIENCE_S
     while (read_published(applied) or 0) < messages:
         if time.perf_counter() > deadline:
-            raise UnavailableError(f"the store has not taken everything within {_PATIENCE_S:g} s", hint="see qala doctor")
+            raise UnavailableError(
+                f"the store has not taken everything within {_PATIENCE_S:g} s", hint="see qala doctor"
+            )
         time.sleep(_LOOK_S)
     return time.perf_counter()
 

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,12 +47,13 @@ def _less(now: Mapping[str, float], before: Mapping[str, float]) -> dict[str, fl
 
 def cpu_of(commands: Mapping[str, int]) -> Cpu:
     """Ask what commands have used, by their process ids; children that ended count to their parents."""
-    threads: Counter[str] = Counter()
+    threads: dict[str, float] = {}
     for command, pid in commands.items():
         for task in sorted((_PROC / str(pid) / "task").iterdir()):
             name = "main" if task.name == str(pid) else (task / "comm").read_text().strip()
-            threads[f"{command}: {name}"] += int((task / "schedstat").read_text().split()[0]) / 1e9
-    return Cpu({command: _used_s(pid) for command, pid in commands.items()}, dict(threads))
+            name = f"{command}: {name}"
+            threads[name] = threads.get(name, 0.0) + int((task / "schedstat").read_text().split()[0]) / 1e9
+    return Cpu({command: _used_s(pid) for command, pid in commands.items()}, threads)
 
 
 def _used_s(pid: int) -> float:

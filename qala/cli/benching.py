@@ -67,7 +67,9 @@ def _print(found: Sequence[Measured]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(", ".join(f"{name} {value}" for name, value in describe().items()))
-    console.print("CPU in microseconds a message of 5 readings, all processes but the generator; stored = sent in every load")
+    console.print(
+        "CPU in microseconds a message of 5 readings, all processes but the generator; stored = sent in every load"
+    )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for one in found:
@@ -79,7 +81,7 @@ def _print(found: Sequence[Measured]) -> None:
 
 def _rows(found: Sequence[Measured]) -> list[tuple[str, list[str]]]:
     """Return the lines of the table: a title, and a cell for each load."""
-    plain = [
+    return [
         ("CPU a message, until stored", [f"[bold]{one.cpu_us_per_message:.1f}[/]" for one in found]),
         *_nested("  ", [one.cpu_us_by_thread for one in found], at_least=0.05),
         ("  projector, by stage", ["" for _ in found]),
@@ -95,7 +97,6 @@ def _rows(found: Sequence[Measured]) -> list[tuple[str, list[str]]]:
         ("commits, batches", [f"{one.commits:,}, {one.batches:,}" for one in found]),
         ("windows computed", [f"{one.windows:,}" for one in found]),
     ]
-    return plain
 
 
 def _nested(indent: str, parts: Sequence[dict[str, float]], *, at_least: float) -> list[tuple[str, list[str]]]:
