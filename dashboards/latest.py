@@ -153,6 +153,12 @@ class LatestReadings:
             newest = [self._newest(one) for one in series.tolist()]
         return [one for one in newest if one is not None]
 
+    def forget(self) -> list[Newest]:
+        """Let go of what changed since the last call of `take_changed`, and return none of it."""
+        with self._lock:
+            self._changed[:] = False
+        return []
+
     def _newest(self, series: int) -> Newest | None:
         info = self._infos.get(series)
         if info is None or series >= len(self._rows):

@@ -157,7 +157,8 @@ class Hub:
             return
 
     def _changes(self) -> Iterable[bytes]:
-        newest = self.latest.take_changed(self._settings.live_items_max)
+        # Who opens a page later reads everything anyway.
+        newest = self.latest.take_changed(self._settings.live_items_max) if self._clients else self.latest.forget()
         with self._lock:
             values, self._values = self._values, {}
             episodes, self._episodes = self._episodes, {}
