@@ -211,6 +211,10 @@ BAD_BODIES = [
         "/devices", {"id": "air-9", "kind": "air_station"}, 422, "invalid_request", id="an id without a fleet"
     ),
     pytest.param("/devices", {"id": "c/+", "kind": "air_station"}, 422, "invalid_request", id="a wildcard in an id"),
+    pytest.param(
+        "/devices", {"id": "c/ж", "kind": "air_station"}, 422, "invalid_request", id="an id that no topic has"
+    ),
+    pytest.param("/devices", {"id": "c/\0", "kind": "air_station"}, 422, "invalid_request", id="a control in an id"),
     pytest.param("/devices", {"id": "c/a", "kind": "toaster"}, 422, "unknown_kind", id="an unknown kind"),
     pytest.param(
         "/devices", {"id": "c/a", "kind": "air_station", "zones": ["x"]}, 422, "unknown_zone", id="no such zone"

@@ -91,7 +91,7 @@ class DeviceDetail(Device):
 class NewDevice(Model):
     """A device to admit."""
 
-    id: str = Field(pattern=r"^[^/+#\s]{1,100}/[^/+#\s]{1,100}$", examples=["city/air-001"])
+    id: str = Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}/[A-Za-z0-9_.:-]{1,64}$", examples=["city/air-001"])
     kind: str
     name: str = Field(default="", max_length=200)
     interval_s: int | None = Field(default=None, ge=1, le=86_400)
