@@ -31,6 +31,7 @@ export const en = {
   "banner.stale.hint": "The server answers, but no sensor reports.",
   "banner.behind": "Processing is behind by {lag}.",
   "banner.behind.hint": ["{count} message is waiting; the newest numbers may lack readings.", "{count} messages are waiting; the newest numbers may lack readings."],
+  "banner.computing": "Calculations are behind by {lag}.",
   "banner.degraded": "The server reports a fault: {reasons}.",
 
   "tile.worst": "Worst",

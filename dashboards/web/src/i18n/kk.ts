@@ -33,6 +33,7 @@ export const kk: Messages = {
   "banner.stale.hint": "Сервер жауап береді, бірақ датчиктер үнсіз.",
   "banner.behind": "Өңдеу {lag} кешігіп жатыр.",
   "banner.behind.hint": ["Кезекте {count} хабар бар; соңғы сандарда кейбір көрсеткіштер ескерілмеген болуы мүмкін."],
+  "banner.computing": "Есептеу {lag} кешігіп жатыр.",
   "banner.degraded": "Сервер ақау туралы хабарлайды: {reasons}.",
 
   "tile.worst": "Ең нашары",

@@ -53,12 +53,28 @@ export function anchor(geometry: Geometry): [number, number] | null {
   return null;
 }
 
-interface Placed {
-  label: Label;
-  node: HTMLElement;
+interface Size {
   width: number;
   height: number;
 }
+
+interface Placed {
+  label: Label;
+  node: HTMLElement;
+  full: Size;
+  short: Size; // the value alone
+  compact: boolean;
+}
+
+interface Box {
+  x: number;
+  y: number;
+  w: number;
+  h: number;
+}
+
+const apart = (a: Box, b: Box): boolean => Math.abs(a.x - b.x) >= a.w + b.w || Math.abs(a.y - b.y) >= a.h + b.h;
+const sizeOf = (node: HTMLElement): Size => ({ width: node.offsetWidth, height: node.offsetHeight });
 
 const GAP_PX = 3;
 
@@ -79,14 +95,15 @@ export class Labels {
   }
 
   set(labels: readonly Label[]): void {
-    const nodes = labels.map((label) => ({ label, node: this.#node(label), width: 0, height: 0 }));
-    this.#layer.replaceChildren(...nodes.map(({ node }) => node));
-    this.#placed = nodes;
-    for (const item of nodes) {
-      item.width = item.node.offsetWidth;
-      item.height = item.node.offsetHeight;
-    }
-    this.#move();
+    const nodes = labels.map((label) => this.#node(label));
+    this.#layer.replaceChildren(...nodes);
+    this.#placed = nodes.map((node, i) => ({
+      label: labels[i] as Label,
+      node,
+      full: sizeOf(node),
+      short: sizeOf(node.lastElementChild as HTMLElement),
+      compact: false,
+    }));
     this.#thin();
   }
 
@@ -112,19 +129,27 @@ export class Labels {
   #move(): void {
     for (const item of this.#placed) {
       const { x, y } = this.#at(item);
-      item.node.style.transform = `translate(${Math.round(x - item.width / 2)}px, ${Math.round(y - item.height / 2)}px)`;
+      const { width, height } = item.compact ? item.short : item.full;
+      item.node.style.transform = `translate(${Math.round(x - width / 2)}px, ${Math.round(y - height / 2)}px)`;
     }
   }
 
-  /** Hide the labels that would lie on one that matters more. */
+  /** Shorten the labels that would lie on one that matters more to their value, or hide them. */
   #thin(): void {
-    const taken: { x: number; y: number; w: number; h: number }[] = [];
+    const taken: Box[] = [];
     for (const item of [...this.#placed].sort((a, b) => a.label.rank - b.label.rank)) {
-      const { x, y } = this.#at(item);
-      const box = { x, y, w: item.width / 2 + GAP_PX, h: item.height / 2 + GAP_PX };
-      const free = taken.every((other) => Math.abs(other.x - x) >= other.w + box.w || Math.abs(other.y - y) >= other.h + box.h);
-      item.node.style.visibility = free ? "visible" : "hidden";
-      if (free) taken.push(box);
+      const boxes = [item.full, item.short].map((size) => this.#box(item, size));
+      const fits = boxes.findIndex((box) => taken.every((other) => apart(box, other)));
+      item.compact = fits === 1;
+      item.node.classList.toggle("compact", item.compact);
+      item.node.style.visibility = fits < 0 ? "hidden" : "visible";
+      const box = boxes[fits];
+      if (box) taken.push(box);
     }
+    this.#move();
+  }
+
+  #box(item: Placed, { width, height }: Size): Box {
+    return { ...this.#at(item), w: width / 2 + GAP_PX, h: height / 2 + GAP_PX };
   }
 }

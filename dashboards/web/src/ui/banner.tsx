@@ -59,6 +59,11 @@ export function Banner() {
     return <Line kind="stale" icon={<Waiting />} text={t("banner.stale", { age })} hint={t("banner.stale.hint")} />;
   }
   const faults = state.tick.value?.reasons ?? [];
+  const slow = faults.find((fault) => fault.code === "scheduler_behind");
+  if (slow && faults.length === 1) {
+    const lag = span(lang.value, Number(slow.params?.lag_s ?? 0) * 1000);
+    return <Line kind="behind" icon={<Waiting />} text={t("banner.computing", { lag })} />;
+  }
   if (faults.length) {
     const reasons = faults.map((reason) => tr("reason", reason.code, reason.code)).join(", ");
     return <Line kind="degraded" icon={<Waiting />} text={t("banner.degraded", { reasons })} />;

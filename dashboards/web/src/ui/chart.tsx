@@ -26,13 +26,14 @@ const series = signal<readonly Series[]>([]);
 const wantedSeries = signal<number | null>(null);
 
 /** The zone that the chart shows while none is chosen: the worst one when the indicator was chosen. */
-const fallback = signal<{ of: string; zone: string } | null>(null);
+const fallback = signal<{ of: string; zone: string; worst: boolean } | null>(null);
 effect(() => {
   const of = `${state.indicator.value} ${state.windowName.value}`;
-  if (fallback.peek()?.of === of) return;
+  const held = fallback.peek();
+  if (held?.of === of && held.worst) return;
   const tile = state.tilesOf(state.domain.value).find((item) => item.indicator === state.indicator.value);
   const zone = tile?.worst?.zone ?? state.shown.value.keys().next().value;
-  if (zone) fallback.value = { of, zone };
+  if (zone) fallback.value = { of, zone, worst: tile?.worst != null };
 });
 
 type Subject =

@@ -100,7 +100,10 @@ function Card({ domain }: { domain: Domain }) {
   const Icon = DOMAIN_ICONS[domain];
   const chosen = state.domain.value === domain;
   const counts = state.summary.value?.domains.find((item) => item.domain === domain)?.devices;
-  const others = state.tilesOf(domain).filter((item) => item.indicator !== tile?.indicator).slice(0, 3);
+  const others = state
+    .tilesOf(domain)
+    .filter((item) => item.indicator !== tile?.indicator && item.start !== null)
+    .slice(0, 3);
   return (
     <article class={`tile ${chosen ? "chosen" : ""}`} data-testid={`tile-${domain}`} aria-labelledby={`tile-${domain}`}>
       <div class="tile-head">
@@ -122,16 +125,18 @@ function Card({ domain }: { domain: Domain }) {
         <span class="tile-title">{tile && state.indicatorTitle(tile.indicator, tile.title)}</span>
         {counts && <Devices counts={counts} />}
       </div>
-      {tile ? <Headline tile={tile} /> : <div class="tile-waiting">{state.summary.value ? t("tile.waiting") : ""}</div>}
-      <div class="tile-foot">
-        {tile && (
-          <div class="tile-row">
-            <Worst tile={tile} />
-            {tile.value !== null && <span class="combined">{combined(tile)}</span>}
-          </div>
-        )}
-        {others.length > 0 && <Others tiles={others} />}
-      </div>
+      {tile?.start ? <Headline tile={tile} /> : <div class="tile-waiting">{state.summary.value ? t("tile.waiting") : ""}</div>}
+      {(tile?.worst || others.length > 0) && (
+        <div class="tile-foot">
+          {tile?.worst && (
+            <div class="tile-row">
+              <Worst tile={tile} />
+              <span class="combined">{combined(tile)}</span>
+            </div>
+          )}
+          {others.length > 0 && <Others tiles={others} />}
+        </div>
+      )}
     </article>
   );
 }
