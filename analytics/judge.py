@@ -15,11 +15,12 @@ from sqlalchemy import Connection, Engine
 
 from analytics.alerts import Episode, Point, Rule, fold, look_back_us, no_data_since
 from analytics.notices import GIVE_UP_AFTER_US
+from analytics.past import points_of
 from analytics.reconcile import Change, Known, NoticeKind, episode_id, reconcile
 from devices.value import Value
 from qala.state.episodes import EpisodeRow, add_notice, episodes, overlapping, put_episode, was_told
 from qala.state.outbox import add_deliveries
-from qala.store.base import Span, Store, ValueSelector
+from qala.store.base import Span, Store
 
 __all__ = ["Judge"]
 
@@ -61,7 +62,7 @@ class Judge:
                 self._last_stop[row.rule, row.zone] = row.start_us
         for rule in self._rules.values():
             reach_us = 2 * rule.no_data.after_us + rule.max_age_us
-            for zone, points in self._points(rule, None, now_us - reach_us, now_us).items():
+            for zone, points in points_of(self._store, rule, None, Span(now_us - reach_us, now_us)).items():
                 self._note_last(rule, zone, points)
 
     def judge(self, values: Sequence[Value], now_us: int) -> list[EpisodeRow]:
@@ -82,7 +83,7 @@ class Judge:
         """Fold every value that the store has, and return the episodes that changed."""
         written: list[EpisodeRow] = []
         for rule in self._rules.values():
-            points = self._points(rule, None, -FOREVER_US, now_us)
+            points = points_of(self._store, rule, None, Span(-FOREVER_US, now_us))
             written += self._fold_zones(rule, {zone: of[0].start_us for zone, of in points.items()}, now_us)
         if written:
             self._on_episodes(written)
@@ -108,7 +109,7 @@ class Judge:
         with self._engine.begin() as connection:
             known = {zone: self._known(connection, rule, zone, start_us) for zone, start_us in since.items()}
             starts = {zone: _fold_from(rule, since[zone], known[zone]) for zone in since}
-            points = self._points(rule, frozenset(since), min(starts.values()), now_us)
+            points = points_of(self._store, rule, frozenset(since), Span(min(starts.values()), now_us))
             written: list[EpisodeRow] = []
             for zone, start_us in starts.items():
                 of_zone = [point for point in points.get(zone, []) if point.start_us >= start_us]
@@ -123,15 +124,6 @@ class Judge:
     def _known(self, connection: Connection, rule: Rule, zone: str, changed_us: int) -> list[Known]:
         rows = overlapping(connection, rule.id, zone, "value", changed_us - look_back_us(rule))
         return [Known(row.id, _episode(row)) for row in rows]
-
-    def _points(self, rule: Rule, zones: frozenset[str] | None, start_us: int, now_us: int) -> dict[str, list[Point]]:
-        """Read the ended windows of zones, each zone's by rising start."""
-        select = ValueSelector(frozenset([rule.indicator]), zones, frozenset([rule.window]))
-        table = self._store.values(select, Span(start_us, now_us)).select(["zone", "start_us", "stop_us", "value"])
-        points: dict[str, list[Point]] = {}
-        for zone, begin, stop, value in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            points.setdefault(zone, []).append(Point(begin, stop, value))
-        return points
 
     def _note_last(self, rule: Rule, zone: str, points: Iterable[Point]) -> None:
         stops = [point.stop_us for point in points if point.value is not None]

@@ -126,7 +126,7 @@ def test_every_address_is_described_with_its_answer_and_its_problems(city: City)
     asked = {str(param.values[0]).partition("?")[0] for param in ANSWERS}
     asked = {path.replace("city/air-1", "{fleet}/{device}").replace("pm2_5_mean", "{name}") for path in asked}
     asked = {path.replace("ep-1", "{id}") for path in asked}
-    posts = {"/alerts/{id}/acknowledge", "/rejected/replay"}
+    posts = {"/alerts/{id}/acknowledge", "/rejected/replay", "/rules/try"}
     assert described == asked | posts | {"/live", "/metrics", "/geo/basemap.geojson"}
 
 
@@ -776,6 +776,44 @@ def test_an_acknowledgement_names_who_and_what_and_holds(full_city: City) -> Non
 def test_a_rule_says_its_condition_in_words(city: City) -> None:
     (rule,) = city.items("/rules")
     assert (rule["condition"], rule["for_s"], rule["zone_kind"]) == ("pm2_5_mean > 35.5 ug/m3", 3_600, "district")
+
+
+RULE = """
+id = "dust"
+title = "Dust"
+indicator = "pm2_5_mean"
+window = "1h"
+above = 20.0
+for = "1h"
+severity = "info"
+owner = "me"
+runbook = ""
+max_age = "1h"
+no_data = { after = "6h" }
+
+[[tests]]
+name = "one hour is enough"
+values = "10 30 10"
+expect = [{ start = "1h", end = "2h" }]
+"""
+
+
+def test_a_rule_can_be_tried_on_the_past_before_it_is_switched_on(full_city: City) -> None:
+    answer = full_city.request("POST", "/api/v1/rules/try", json={"toml": RULE, "start": START, "stop": STOP})
+    tried = answer.json()
+    assert tried["failures"] == []
+    assert [(e["zone"], e["start"], e["end"], e["worst"]) for e in tried["episodes"]] == [
+        ("district-a", iso(NOW - 2 * HOUR), None, 21.0)
+    ]
+    assert [rule["id"] for rule in full_city.items("/rules")] == ["pm2_5_high"], "nothing was switched on"
+
+
+def test_a_tried_rule_runs_its_own_tests_and_says_what_is_wrong_with_it(city: City) -> None:
+    wrong = RULE.replace('end = "2h"', 'end = "3h"')
+    tried = city.request("POST", "/api/v1/rules/try", json={"toml": wrong, "start": START, "stop": STOP}).json()
+    assert "one hour is enough" in tried["failures"][0]
+    broken = city.request("POST", "/api/v1/rules/try", json={"toml": RULE + "nonsense"})
+    assert_problem(broken, 422, "bad_rule")
 
 
 def test_a_rejected_payload_can_be_read_whatever_it_was(city: City) -> None:

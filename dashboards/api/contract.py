@@ -277,6 +277,32 @@ class Rule(Model):
     runbook: str
 
 
+class Trial(Model):
+    """A rule file to fold over the past, and the range of time."""
+
+    toml: str = Field(max_length=32_768)
+    start: str = Field(default="-48h", max_length=40)
+    stop: str = Field(default="now", max_length=40)
+
+
+class TriedEpisode(Model):
+    """What a rule would have raised; `end` is null where it goes on."""
+
+    zone: str
+    start: datetime
+    fired: datetime
+    end: datetime | None
+    worst: float
+
+
+class Tried(Model):
+    """What became of a trial: the rule's own tests that fail, and the episodes it gives."""
+
+    rule: Rule
+    failures: list[str]
+    episodes: list[TriedEpisode]
+
+
 class Rejected(Model):
     journal: str
     position: int

@@ -29,6 +29,8 @@ app.add_typer(journal, name="journal")
 app.add_typer(rejected, name="rejected")
 app.add_typer(devices, name="devices")
 app.add_typer(alerts, name="alerts")
+rules = typer.Typer(help="Alert rules.", no_args_is_help=True)
+app.add_typer(rules, name="rules")
 
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this reason.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Only of this device.", metavar="FLEET/DEVICE")]
@@ -181,3 +183,30 @@ def alerts_ack(
     body = {"actor": actor or getpass.getuser(), "comment": comment}
     row = ask(config, data, lambda api: api.post(f"/alerts/{alert}/acknowledge", body))
     show([row], ["id", "title", "zone", "state", "acknowledged"], as_json=as_json)
+
+
+@rules.command("ls")
+def rules_ls(
+    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 1000, as_json: JsonOption = False
+) -> None:
+    """List the rules that are on."""
+    rows = ask(config, data, lambda api: api.items("/rules", limit=limit))
+    show(rows, ["id", "severity", "condition", "for_s", "window", "owner"], as_json=as_json)
+
+
+@rules.command("try")
+def rules_try(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The rule file (TOML).", exists=True, dir_okay=False)],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    start: Annotated[str, typer.Option("--start", help="From when: a time, or one before now such as -48h.")] = "-48h",
+    stop: Annotated[str, typer.Option("--stop", help="Until when.")] = "now",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a rule would have raised in the past; nothing is switched on and nobody is told."""
+    body = {"toml": file.read_text("utf-8"), "start": start, "stop": stop}
+    tried = ask(config, data, lambda api: api.post("/rules/try", body))
+    for failure in tried["failures"]:
+        say(f"its own test fails: {failure}")
+    say(f"{tried['rule']['id']}: {len(tried['episodes'])} episodes")
+    show(tried["episodes"], ["zone", "start", "fired", "end", "worst"], as_json=as_json)
