@@ -13,7 +13,8 @@ import * as state from "../state";
 import { chooseSeries, chosenSeries } from "./chart";
 import { Close } from "./icons";
 import { Coverage, Measure, Provisional, coverageText } from "./parts";
-import { markOf, stepLabel, windowOf } from "./stage";
+import { markOf, stepLabel } from "./stage";
+import { windowOf } from "./table";
 
 function Fact({ name, children }: { name: string; children: ComponentChildren }) {
   return (
