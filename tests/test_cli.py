@@ -126,6 +126,7 @@ def test_without_a_server_commands_open_the_files_themselves(city: Path) -> None
     assert [row["id"] for row in rows("devices", "ls", "--data", data)] == ["air/a1"]
     assert rows("alerts", "ls", "--data", data) == []
     assert rows("journal", "ls", "--data", data) == []
+    assert {"pm2_5_high", "road_congested"} <= {row["id"] for row in rows("rules", "ls", "--data", data)}
 
 
 def test_a_running_server_takes_up_what_is_imported(server: Running, city: Path) -> None:

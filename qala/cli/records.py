@@ -186,11 +186,9 @@ def alerts_ack(
 
 
 @rules.command("ls")
-def rules_ls(
-    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 1000, as_json: JsonOption = False
-) -> None:
+def rules_ls(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """List the rules that are on."""
-    rows = ask(config, data, lambda api: api.items("/rules", limit=limit))
+    rows = ask(config, data, lambda api: api.get("/rules")["items"])
     show(rows, ["id", "severity", "condition", "for_s", "window", "owner"], as_json=as_json)
 
 
