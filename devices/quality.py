@@ -18,7 +18,6 @@ from devices.quantity import Quantity
 from devices.reading import BoolArray, Flag, Float64Array, Int32Array, Int64Array, UInt8Array
 
 __all__ = [
-    "AHEAD_S",
     "Limits",
     "aggregate_flags",
     "context_s",
@@ -37,9 +36,6 @@ STEP_NEIGHBOUR_S = 3600
 """Neighbours farther away than this say nothing about a step [s]: `step_max_per_h` is what one hour may bring."""
 STUCK_GAP_SHARE = 1 / 3
 """A gap of more than this share of the stuck time ends a stuck run: at least four readings must agree."""
-
-AHEAD_S = SPIKE_NEIGHBOUR_S
-"""How far a derived flag looks ahead [s], whatever the quantity."""
 
 _GOOD, _UNKNOWN = np.uint8(Flag.GOOD), np.uint8(Flag.NOT_EVALUATED)
 _SUSPECT, _FAIL, _MISSING = np.uint8(Flag.SUSPECT), np.uint8(Flag.FAIL), np.uint8(Flag.MISSING)

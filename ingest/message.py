@@ -30,8 +30,7 @@ class MessageType(IntEnum):
 class Message(msgspec.Struct, array_like=True, gc=False):
     """One record of the journal. Field order is the wire format (MessagePack array); new fields go to the end.
 
-    `topic` holds the bytes as sent, decoded as UTF-8 with invalid bytes escaped (`surrogateescape` is never stored:
-    the door refuses such topics). `received_us` is the door's clock at receipt.
+    `topic` is UTF-8: the door refuses any other. `received_us` is the door's clock at receipt.
     """
 
     topic: str

@@ -11,8 +11,6 @@ from devices.errors import QalaError, Reason
 
 __all__ = ["Body", "Code", "PacketError", "Properties", "Property", "remaining_length", "text_bytes", "varint"]
 
-_VARINT_MAX = 0x0FFFFFFF
-
 
 class Code(IntEnum):
     """The MQTT 5 reason codes that this server sends (section 2.4)."""

@@ -62,7 +62,6 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     engine: str
     persistent: bool
-    exact_quantiles: bool = True
 
 
 class Appended(msgspec.Struct, frozen=True):
