@@ -26,11 +26,9 @@ from ingest.formats.base import Decoded, Rejection, Report
 from ingest.message import Message
 from ingest.plans import NO_SERIES, Columns, Plans
 from ingest.settings import IngestSettings
+from qala.state.dirty import BUCKET_US
 
-__all__ = ["BUCKET_US", "Admission", "Admitted"]
-
-BUCKET_US = 300_000_000
-"""Width of the buckets that changed readings are marked by [us]."""
+__all__ = ["Admission", "Admitted"]
 
 _T = TypeVar("_T", bound=np.generic)
 

@@ -59,7 +59,9 @@ class IngestSettings(BaseModel):
         default=10.0, gt=0, description="A connection that has sent no CONNECT by then is closed [s]."
     )
     topic_max: int = Field(default=256, ge=1, le=65535, description="Longest topic [bytes].")
-    payload_max: int = Field(default=64 * 1024, ge=1, description="Largest payload [bytes].")
+    payload_max: int = Field(
+        default=64 * 1024, ge=1, description="Largest payload [bytes]; the native format takes no more than 64 KiB."
+    )
     in_flight_max: int = Field(
         default=2048,
         ge=1,
@@ -98,7 +100,9 @@ class IngestSettings(BaseModel):
         default=100.0, ge=0, description="How long the projector holds back to batch new messages [ms]."
     )
     batch_max: int = Field(default=50_000, ge=1, description="Most messages that the projector takes in one batch.")
-    readings_max: int = Field(default=5_000, ge=1, description="Most readings in one message.")
+    readings_max: int = Field(
+        default=5_000, ge=1, le=5_000, description="Most readings in one message; the native format allows 5,000."
+    )
     future_max_s: int = Field(default=300, ge=0, description="A reading further ahead of its receipt is rejected [s].")
     earliest: dt.date = Field(default=dt.date(2000, 1, 1), description="A reading before this UTC day is rejected.")
     rejected_max: int = Field(default=100_000, ge=0, description="Rejected rows that are kept; the oldest go first.")

@@ -13,10 +13,11 @@ from devices.device import Clock, Device
 from devices.errors import Reason, UnavailableError
 from devices.quantity import QUANTITIES, Aggregation, Bounds, Quantity
 from devices.reading import SeriesInfo
-from ingest.admission import BUCKET_US, Admission, Admitted
+from ingest.admission import Admission, Admitted
 from ingest.formats.base import Decoded, Report
 from ingest.message import Message
 from ingest.settings import IngestSettings
+from qala.state.dirty import BUCKET_US
 from qala.store.memory import MemoryStore
 from tests.builders import NOW_US, SECOND_US, registry
 
