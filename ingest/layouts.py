@@ -27,7 +27,7 @@ _Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """A decoder of `{"t":ms, "w":ms, "r":revision, "n":any number, "v":{exactly these keys: number, bool or null}}`.
+    """A decoder of `{"t":ms, "w":ms, "r":revision, "n":any number, "v":{exactly these keys: number or null}}`.
 
     All within the limits of the native format, and `w` in whole seconds.
 
@@ -61,7 +61,7 @@ def _make(keys: tuple[str, ...]) -> Layout:
     names = [f"value{index}" for index in range(len(keys))]
     values = msgspec.defstruct(
         "Values",
-        [(name, float | bool | None) for name in names],
+        [(name, float | None) for name in names],
         rename=dict(zip(names, keys, strict=True)),
         forbid_unknown_fields=True,
         gc=False,
