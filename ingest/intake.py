@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 
 from devices.device import Registry
 from devices.errors import QalaError, Reason
-from devices.reading import Int64Array
+from devices.reading import Batch, Int32Array, Int64Array, Position
 from ingest.admission import Admission, Admitted
 from ingest.formats import Decoder
 from ingest.formats.base import Decoded, Metadata, Rejection, Status
@@ -20,8 +21,7 @@ from ingest.reader import Frame
 from ingest.rejected import refusal
 from qala.state.registry import Candidate, DeviceMetadata, DeviceStatus
 
-__all__ = ["Announcements", "Intake", "admit", "announcements", "candidate", "join", "take"]
-
+__all__ = ["Announcements", "Intake", "Portion", "admit", "announcements", "candidate", "join", "merge", "take"]
 
 _REFUSED = int(MessageType.REFUSED)
 
@@ -51,6 +51,33 @@ class Announcements(msgspec.Struct):
     statuses: list[DeviceStatus]
     metadata: list[DeviceMetadata]
     unknown: dict[str, list[int]]
+
+
+class Portion(msgspec.Struct):
+    """What some messages came to, up to a position. `marked` are (series, bucket) pairs, `rejected` are reasons."""
+
+    upto: Position
+    messages: int
+    received_us: int  # of the last message
+    batch: Batch
+    marked: tuple[Int32Array, Int64Array]
+    rejected: Counter[str]
+
+
+def merge(portions: Sequence[Portion]) -> Portion:
+    """Make one of portions that follow one another."""
+    if len(portions) == 1:
+        return portions[0]
+    columns = zip(*(msgspec.structs.astuple(portion.batch) for portion in portions), strict=True)
+    series, bucket = zip(*(portion.marked for portion in portions), strict=True)
+    return Portion(
+        upto=portions[-1].upto,
+        messages=sum(portion.messages for portion in portions),
+        received_us=portions[-1].received_us,
+        batch=Batch(*(np.concatenate(column) for column in columns)),
+        marked=(np.concatenate(series), np.concatenate(bucket)),
+        rejected=sum((portion.rejected for portion in portions), Counter()),
+    )
 
 
 def join(frames: Sequence[Frame]) -> tuple[Int64Array, list[Message]]:

@@ -23,7 +23,7 @@ from devices.errors import QalaError, Reason, UnavailableError
 from devices.reading import Batch, Int32Array, Int64Array, Position, SeriesInfo
 from ingest.admission import Admission, Admitted
 from ingest.formats import Decoder, find_formats
-from ingest.intake import Announcements, Intake, admit, announcements, candidate, join, take
+from ingest.intake import Announcements, Intake, Portion, admit, announcements, candidate, join, merge, take
 from ingest.message import Message
 from ingest.nudge import Nudges, nudge
 from ingest.published import Published
@@ -44,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0  # a nudge may be lost
 _RETRY_S = (0.1, 5.0)  # first and longest wait after a failure
 _REQUESTS_MAX = 64
+_PORTION = 5_000  # messages that are decoded and admitted together
 _NEAR = 256  # messages so close together are read at once
 
 
@@ -79,8 +80,8 @@ class Projector:
     """Follows the journal and writes what it says to the store, as the store's only writer of readings.
 
     `registry` returns the current registry, cheaply: a new object means a change. `data` is the folder of the socket and the
-    journal. `on_applied` is told of each batch after it is durable. Everything but `ask`, `health` and `counters` belongs to
-    the thread that calls `run`, or `step`.
+    journal. `on_applied` is told of each batch after it is durable. Everything but `ask`, `health`, `counters` and
+    `caught_up` belongs to the thread that calls `run`, or `step`.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Projector:
     ) -> None:
         self.engine = engine
         self.counters = Counters()
+        self.caught_up = False  # whether it has come to the journal's end since it was made
         self._reader = journal
         self._store = store
         self._current_registry = registry
@@ -134,25 +136,39 @@ class Projector:
         with self._again_unless_done():
             self._look_at_registry()
             applied = self._position()
-            with self._stage("journal"):
-                numbers, messages = join(self._reader.read(applied.number, limit=self._settings.batch_max))
-            if not messages:
+            portions: list[Portion] = []
+            left = self._settings.batch_max
+            while left > 0 and (portion := self._take(portions[-1].upto if portions else applied, left)):
+                portions.append(portion)
+                left -= portion.messages
+            self.caught_up = self.caught_up or left > 0
+            if not portions:
                 self._fresh_us = max(self._fresh_us, now_us)
                 return 0
-            upto = Position(applied.journal, int(numbers[-1]))
-            with self._stage("decode"):
-                intake = take(numbers, messages, self._decoder)
-                said = self._listen(intake)
-            with self._stage("admit"):
-                admitted = admit(self._admission, intake)
-            with self._stage("rejected"):
-                self._record(intake, admitted, said.unknown, applied, upto)
+            whole = merge(portions)
             with self._stage("marks"):
-                self._dirty.mark(*admitted.marked, upto)
+                self._dirty.mark(*whole.marked, whole.upto)
             with self._stage("store"):
-                self._store.append(admitted.batch, upto)
-            self._arrived(intake, admitted, upto)
-            return len(messages)
+                self._store.append(whole.batch, whole.upto)
+            self._arrived(whole)
+            return whole.messages
+
+    def _take(self, after: Position, limit: int) -> Portion | None:
+        """Decode and admit the messages after a position: so few at a time that they stay in the processor's cache."""
+        with self._stage("journal"):
+            numbers, messages = join(self._reader.read(after.number, limit=min(limit, _PORTION)))
+        if not messages:
+            return None
+        upto = Position(after.journal, int(numbers[-1]))
+        with self._stage("decode"):
+            intake = take(numbers, messages, self._decoder)
+            said = self._listen(intake)
+        with self._stage("admit"):
+            admitted = admit(self._admission, intake)
+        with self._stage("rejected"):
+            self._record(intake, admitted, said.unknown, after, upto)
+        rejected = Counter(str(rejection.reason) for _, rejection in admitted.rejections)
+        return Portion(upto, len(messages), messages[-1].received_us, admitted.batch, admitted.marked, rejected)
 
     def _position(self) -> Position:
         """Return up to where the store has the journal; it is asked at the start, and after a failure."""
@@ -163,7 +179,7 @@ class Projector:
         return self._applied
 
     def _listen(self, intake: Intake) -> Announcements:
-        """Keep what devices say of themselves. New units hold for the whole batch, and for what was rejected without them."""
+        """Keep what devices say of themselves. New units hold for their whole portion, and for what was rejected without them."""
         said = announcements(intake, self._registry)
         if said.statuses:
             inventory.put_status(self.engine, said.statuses)
@@ -206,14 +222,14 @@ class Projector:
         if seen:
             inventory.record_candidates(self.engine, seen, upto)
 
-    def _arrived(self, intake: Intake, admitted: Admitted, upto: Position) -> None:
-        self._applied, self._repeats = upto, False
-        self._published.set(upto.number)
-        self._fresh_us = max(self._fresh_us, intake.messages[-1].received_us)
+    def _arrived(self, whole: Portion) -> None:
+        self._applied, self._repeats = whole.upto, False
+        self._published.set(whole.upto.number)
+        self._fresh_us = max(self._fresh_us, whole.received_us)
         self.counters.batches += 1
-        self.counters.messages += len(intake.messages)
-        self.counters.rejected.update(str(rejection.reason) for _, rejection in admitted.rejections)
-        self._tell(admitted.batch)
+        self.counters.messages += whole.messages
+        self.counters.rejected.update(whole.rejected)
+        self._tell(whole.batch)
 
     def _tell(self, batch: Batch) -> None:
         self.counters.readings += len(batch)
