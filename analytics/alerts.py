@@ -67,6 +67,7 @@ class Rule(msgspec.Struct, frozen=True):
     runbook: str
     max_age_us: int
     unit: str = ""
+    runbook_text: str = ""  # where the runbook is a file that Qala serves itself
 
 
 class Point(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -159,34 +160,41 @@ def _spell(spans: Iterable[tuple[int, int | None]]) -> str:
 def load_rules(indicators: Mapping[str, Indicator], extra: Path | None = None) -> dict[str, Rulebook]:
     """Read the shipped rules and those of a folder, by id; a rule of the folder replaces the shipped one of its id.
 
-    Raises ConfigError where a file is wrong or there are too many. The tests are not run here.
+    A runbook is an address, or the name of a file beside the rule, which is then served by the API. Raises ConfigError where
+    a file is wrong or missing, or there are too many. The tests are not run here.
     """
     books: dict[str, Rulebook] = {}
-    for where, text in [*_shipped(), *_folder(extra)]:
-        book = parse_rule(text, where=where, indicators=indicators)
-        books[book.rule.id] = book
+    for folder in [files("analytics").joinpath("rules"), *_folder(extra)]:
+        for file in sorted(folder.iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".toml"):
+                book = parse_rule(file.read_text("utf-8"), where=file.name, indicators=indicators)
+                books[book.rule.id] = _with_runbook(book, folder, file.name)
     if len(books) > RULES_MAX:
         raise ConfigError(f"{len(books)} rules are more than {RULES_MAX}", hint="merge rules that differ by zone only")
     return books
 
 
-def _shipped() -> list[tuple[str, str]]:
-    folder = files("analytics").joinpath("rules")
-    return [
-        (f.name, f.read_text("utf-8"))
-        for f in sorted(folder.iterdir(), key=lambda f: f.name)
-        if f.name.endswith(".toml")
-    ]
+def _with_runbook(book: Rulebook, folder: Traversable, where: str) -> Rulebook:
+    name = book.rule.runbook
+    if not name or name.startswith(("http://", "https://")):
+        return book
+    file = folder.joinpath(Path(name).name)
+    if not file.is_file():
+        raise ConfigError(f"{where}: there is no runbook {name!r} beside it", hint="write it, or give an http address")
+    served = f"/api/v1/rules/{book.rule.id}/runbook"
+    return Rulebook(
+        msgspec.structs.replace(book.rule, runbook=served, runbook_text=file.read_text("utf-8")), book.tests
+    )
 
 
-def _folder(extra: Path | None) -> list[tuple[str, str]]:
+def _folder(extra: Path | None) -> list[Path]:
     if extra is None:
         return []
     if not extra.is_dir():
         raise ConfigError(
             f"the rules folder {extra} does not exist", hint="make it, or remove the setting analytics.rules"
         )
-    return [(str(path), path.read_text("utf-8")) for path in sorted(extra.glob("*.toml"))]
+    return [extra]
 
 
 def describe(rule: Rule) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Readings and values as pandas frames, over the API: for analysts with a notebook.
 
->>> from dashboards.frames import Frames                                          # doctest: +SKIP
->>> Frames("http://127.0.0.1:8080").values("pm2_5_mean", window="1h", start="-7d")  # doctest: +SKIP
+`Frames("http://127.0.0.1:8080").values("pm2_5_mean", window="1h", start="-7d")`
 """
 
 from __future__ import annotations

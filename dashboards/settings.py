@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["DashboardsSettings", "is_loopback"]
+from ingest.settings import parse_address
+
+__all__ = ["DashboardsSettings"]
 
 _WEB = Path(__file__).parent / "web" / "dist"
 _BASEMAP = Path(__file__).parents[1] / "devices" / "rehearsal" / "basemap.geojson"
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address means this machine only.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("[::1]"), is_loopback("0.0.0.0"), is_loopback("example.org")
-    (True, True, False, False)
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class DashboardsSettings(BaseModel):
@@ -32,6 +19,7 @@ class DashboardsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    city: dict[str, str] = Field(default={}, description="name of the city by language (en, ru, kk), for the page")
     http: str = Field(default="127.0.0.1:8080", description="HOST:PORT of the API and the page; loopback only")
     page: Path = Field(default=_WEB, description="folder of the built page")
     basemap: Path = Field(default=_BASEMAP, description="GeoJSON file drawn under the zones")
@@ -57,18 +45,11 @@ class DashboardsSettings(BaseModel):
 
     @field_validator("http")
     @classmethod
-    def _loopback(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 65_535:
-            raise ValueError(f"{value!r} is not HOST:PORT, as in 127.0.0.1:8080")
-        if not is_loopback(host):
-            raise ValueError(
-                f"{host!r} is not a loopback address: until there is authentication, use 127.0.0.1 or [::1]"
-            )
+    def _only_loopback(cls, value: str) -> str:
+        parse_address(value)
         return value
 
     @property
     def address(self) -> tuple[str, int]:
         """Host (without brackets) and port of `http`."""
-        host, _, port = self.http.rpartition(":")
-        return host.strip("[]"), int(port)
+        return parse_address(self.http)

@@ -139,6 +139,7 @@ class App:
                 parts=self.parts,
                 now_us=_now_us,
                 version=version("qala"),
+                time_zone=config.time_zone,
                 metrics=(self.metrics,),
             ),
         )

@@ -102,7 +102,8 @@ RULES: Mapping[str, Rule] = {
             no_data=NoData(3 * HOUR, Severity.INFO),
             severity=Severity.WARNING,
             owner="air",
-            runbook="docs/runbooks/pm2_5_high.md",
+            runbook="/api/v1/rules/pm2_5_high/runbook",
+            runbook_text="# What to do\n",
             max_age_us=24 * HOUR,
             unit="ug/m3",
         ),
@@ -241,6 +242,7 @@ class City:
             parts=lambda: self.parts,
             now_us=self.now_us,
             version="0.1.0",
+            time_zone="Asia/Almaty",
         )
         self.app: FastAPI = create_app(self.context)
         self.hub.load()

@@ -127,7 +127,7 @@ def test_every_address_is_described_with_its_answer_and_its_problems(city: City)
     asked = {path.replace("city/air-1", "{fleet}/{device}").replace("pm2_5_mean", "{name}") for path in asked}
     asked = {path.replace("ep-1", "{id}") for path in asked}
     posts = {"/alerts/{id}/acknowledge", "/rejected/replay", "/rules/try"}
-    assert described == asked | posts | {"/live", "/metrics", "/geo/basemap.geojson"}
+    assert described == asked | posts | {"/rules/{rule}/runbook", "/live", "/metrics", "/geo/basemap.geojson"}
 
 
 def test_the_reference_page_needs_no_other_host(city: City) -> None:
@@ -808,6 +808,13 @@ def test_a_rule_can_be_tried_on_the_past_before_it_is_switched_on(full_city: Cit
     assert [rule["id"] for rule in full_city.items("/rules")] == ["pm2_5_high"], "nothing was switched on"
 
 
+def test_a_runbook_that_came_with_its_rule_can_be_read(city: City) -> None:
+    answer = city.get("/rules/pm2_5_high/runbook")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.text.startswith("# What to do")
+    assert_problem(city.get("/rules/nonsense/runbook"), 404, "not_found")
+
+
 def test_a_tried_rule_runs_its_own_tests_and_says_what_is_wrong_with_it(city: City) -> None:
     wrong = RULE.replace('end = "2h"', 'end = "3h"')
     tried = city.request("POST", "/api/v1/rules/try", json={"toml": wrong, "start": START, "stop": STOP}).json()
@@ -902,5 +909,5 @@ def test_nothing_beside_the_page_is_served(city: City, tmp_path: Path) -> None:
 def test_settings_take_only_loopback_addresses() -> None:
     assert DashboardsSettings(http="[::1]:9000").address == ("::1", 9_000)
     for address in ("0.0.0.0:8080", "example.org:80", "127.0.0.1", "127.0.0.1:99999"):
-        with pytest.raises(ValueError, match=r"loopback|HOST:PORT"):
+        with pytest.raises(ConfigError, match=r"loopback|HOST:PORT"):
             DashboardsSettings(http=address)

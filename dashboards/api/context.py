@@ -51,6 +51,7 @@ class ApiContext:
     parts: PartsProvider
     now_us: Callable[[], int]
     version: str
+    time_zone: str
     metrics: Sequence[Callable[[], Iterable[Metric]]] = ()
 
     def devices(self) -> list[DeviceItem]:

@@ -395,8 +395,16 @@ class AlertCounts(Model):
     unacknowledged: int
 
 
+class City(Model):
+    """Whose numbers these are: names by language, and the time zone of its days."""
+
+    names: dict[str, str]
+    time_zone: str
+
+
 class Summary(Model):
     now: datetime
+    city: City
     domains: list[DomainSummary]
     devices: DeviceStates
     alerts: AlertCounts

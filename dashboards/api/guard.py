@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboards.problem import ProblemError, problem_response
-from dashboards.settings import is_loopback
+from ingest.settings import is_loopback
 
 __all__ = ["CSP", "Guard"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from analytics.alerts import Episode, Rule
 from analytics.past import try_rule
@@ -14,7 +15,7 @@ from dashboards.api.context import ApiContext, Context
 from dashboards.api.render import json_page, json_response
 from dashboards.problem import ProblemError
 from dashboards.times import iso, parse_span
-from devices.errors import ConfigError
+from devices.errors import ConfigError, NotFoundError
 
 router = APIRouter(tags=["alerts"])
 
@@ -23,6 +24,15 @@ router = APIRouter(tags=["alerts"])
 async def list_rules(context: Context, request: Request) -> Response:
     """List the rules by id."""
     return json_page(request, [_item(context, context.rules[id_]) for id_ in sorted(context.rules)])
+
+
+@router.get("/rules/{rule}/runbook", response_class=PlainTextResponse)
+async def read_runbook(context: Context, rule: str) -> PlainTextResponse:
+    """Read what to do when a rule fires, where the rule's file came with it (Markdown)."""
+    found = context.rules.get(rule)
+    if found is None or not found.runbook_text:
+        raise NotFoundError(f"no runbook for the rule {rule!r} is kept here", hint="/api/v1/rules lists where they are")
+    return PlainTextResponse(found.runbook_text, media_type="text/plain; charset=utf-8")
 
 
 @router.post("/rules/try", response_model=contract.Tried)

@@ -32,7 +32,8 @@ class SummaryCache:
                 summary = summarize(
                     context.indicators, hub.board.windows, context.devices(), counts(context.state), now_us
                 )
-                self._key, self._body = key, msgspec.json.encode(summary)
+                city = {"names": context.settings.city, "time_zone": context.time_zone}
+                self._key, self._body = key, msgspec.json.encode({**summary, "city": city})
             return self._body
 
 
