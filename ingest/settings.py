@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from devices.errors import ConfigError
 
-__all__ = ["IngestSettings", "parse_address"]
+__all__ = ["IngestSettings", "is_loopback", "parse_address"]
 
 _MIB = 1024 * 1024
 
@@ -25,7 +25,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host = host.strip("[]")
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"not an address: {text!r}", hint='write HOST:PORT, such as "127.0.0.1:1883"')
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigError(
             f"{text!r} is not a loopback address",
             hint="nothing is authenticated yet, so listen on 127.0.0.1 and reach it from elsewhere through a tunnel",
@@ -33,9 +33,14 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address, without brackets, means this machine only.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("example.org")
+    (True, True, False, False)
+    """
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
