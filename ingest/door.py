@@ -6,33 +6,28 @@ Beside the journal it leaves two things in the data folder: a datagram to `proje
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import uvloop
 
-from devices.errors import QalaError
-from ingest.files import Files
 from ingest.journal import Journal, read_published
 from ingest.listener import Counters, Listener
 from ingest.settings import IngestSettings
 
-__all__ = ["DoorReport", "read_report", "run_door", "serve_door"]
+__all__ = ["DoorReport", "read_report", "serve_door"]
 
 _log = logging.getLogger(__name__)
 
 _PRUNE_EVERY_S = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 class DoorReport(msgspec.Struct):
@@ -41,7 +36,6 @@ class DoorReport(msgspec.Struct):
     pid: int
     address: str
     journal: str
-    started_us: int
     reported_us: int
     connections: int
     last: int  # number of the newest durable message
@@ -58,42 +52,25 @@ def read_report(data: Path) -> DoorReport | None:
         return None
 
 
-def serve_door(settings: IngestSettings, data: Path, *, with_parent: bool = False) -> None:
-    """Run the door until SIGTERM or SIGINT; with `with_parent`, until the process that started it is gone.
+def serve_door(settings: IngestSettings, data: Path) -> None:
+    """Run the door until SIGTERM or SIGINT.
 
     Raises:
         QalaError: the journal cannot be opened, or the address is taken.
     """
-    if with_parent:
-        _end_with_parent()
-    run = run_door(settings, data)
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(run)
-    else:
-        uvloop.run(run)
+    uvloop.run(_serve(settings, data))
 
 
-async def run_door(
-    settings: IngestSettings,
-    data: Path,
-    *,
-    files: Files | None = None,
-    on_ready: Callable[[str, int], None] | None = None,
-) -> None:
-    """Serve until a signal asks for the end. `on_ready` is told the address."""
+async def _serve(settings: IngestSettings, data: Path) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    journal = Journal.open(data / "journal", segment_max=settings.segment_max, files=files)
+    journal = Journal.open(data / "journal", segment_max=settings.segment_max)
     with contextlib.closing(journal), _Nudge(data / "projector.sock") as nudge:
         listener = Listener(settings, journal, on_commit=nudge)
         host, port = await listener.start()
         _log.info("listening for MQTT on %s:%d, %d messages in the journal", host, port, journal.last)
-        if on_ready is not None:
-            on_ready(host, port)
         report = _Reporter(data, journal, listener, f"{host}:{port}")
         chores = [
             asyncio.create_task(_every(1.0, report.write)),
@@ -106,14 +83,6 @@ async def run_door(
             chore.cancel()
         await listener.stop()
         report.write()
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel for a SIGTERM when the parent ends, however it ends."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Nudge:
@@ -140,14 +109,12 @@ class _Reporter:
         self._journal = journal
         self._listener = listener
         self._address = address
-        self._started_us = time.time_ns() // 1000
 
     def write(self) -> None:
         report = DoorReport(
             pid=os.getpid(),
             address=self._address,
             journal=self._journal.id,
-            started_us=self._started_us,
             reported_us=time.time_ns() // 1000,
             connections=self._listener.connections,
             last=self._journal.last,
@@ -179,23 +146,3 @@ async def _every(seconds: float, chore: Callable[[], None]) -> None:
     while True:
         chore()
         await asyncio.sleep(seconds)
-
-
-def main() -> int:
-    """Run the door by itself: `python -m ingest.door --data D --mqtt HOST:PORT`."""
-    parser = argparse.ArgumentParser(prog="python -m ingest.door", description="Take MQTT messages into a journal.")
-    parser.add_argument("--data", type=Path, required=True, help="the data folder")
-    parser.add_argument("--mqtt", default="127.0.0.1:1883", help="where to listen: HOST:PORT")
-    parser.add_argument("--with-parent", action="store_true", help="end when the parent process ends")
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        serve_door(IngestSettings(mqtt=given.mqtt), given.data, with_parent=given.with_parent)
-    except QalaError as error:
-        _log.error("%s", error)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
