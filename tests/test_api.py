@@ -27,7 +27,7 @@ from dashboards.api.guard import CSP
 from dashboards.api.server import make_server
 from dashboards.settings import DashboardsSettings
 from dashboards.times import iso
-from devices.errors import Reason
+from devices.errors import ConfigError, Reason
 from devices.reading import Position
 from qala.state.registry import Candidate, DeviceStatus, put_status, record_candidates
 from qala.state.rejected import RejectedLog, RejectedRow
