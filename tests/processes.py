@@ -45,9 +45,13 @@ class Qala:
         self._log = (folder / "log").open("ab")
 
     def __enter__(self) -> Qala:
-        self.start_door()
-        self.start_serve()
-        until(self.is_up, deadline_s=START_S)
+        try:
+            self.start_door()
+            self.start_serve()
+            until(self.is_up, deadline_s=START_S)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(
