@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from dashboards.health import Parts
 from dashboards.live import Hub
 from dashboards.prometheus import Metric
 from devices.device import Device, Placement, Registry
-from devices.errors import Reason
+from devices.errors import Reason, UnavailableError
 from devices.kinds import kinds
 from ingest.door import read_report
 from ingest.projector import Projector
@@ -47,10 +48,11 @@ __all__ = ["App", "build"]
 T = TypeVar("T")
 
 _DOOR_FRESH_US = 5_000_000  # the door reports every second
-_ASK_S = 60.0
+_ASK_S = 50.0  # less than the command line waits for an answer
 _JOIN_S = 3.0
 _PATIENCE_S = 120.0  # after a start, what devices kept back meanwhile comes first
 _RETRY_S = (0.5, 30.0)
+_WELL_AFTER_S = 60.0  # longer than the longest pause before a failed thread begins again
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +89,8 @@ class App:
         self._store = store
         self._stop = threading.Event()
         self._threads: list[_Thread] = []
-        self._registry = registry.load_registry(engine)
+        self._loading = threading.Lock()
+        self._load_registry()
         self._reader = JournalReader(config.folder / "journal")
         known = indicators()
         rules = {name: book.rule for name, book in load_rules(known, config.analytics.rules).items()}
@@ -153,8 +156,12 @@ class App:
 
     def reload(self) -> None:
         """Read the registry again, and let the projector take up what waited for it."""
-        self._registry = registry.load_registry(self._engine)
+        self._load_registry()
         self._projector.wake()
+
+    def _load_registry(self) -> None:
+        with self._loading:  # of two that load at once, the later one must not put an older registry in place
+            self._registry = registry.load_registry(self._engine)
 
     def replay(self, *, reason: Reason | None, device: str | None) -> Replayed:
         """Decode rejected messages again with today's registry."""
@@ -165,21 +172,31 @@ class App:
 
         def on_the_writing_thread() -> Replayed:  # so that no batch comes between the admission and its replay
             registry.admit(self._engine, device, placement, _now_us())
-            self._registry = registry.load_registry(self._engine)
+            self._load_registry()
             return replay(self._projector, device=device.id)
 
         return self._ask(on_the_writing_thread)
 
     def _ask(self, request: Callable[[], T]) -> T:
-        """Call something on the thread that writes; where none runs, this is the only one."""
-        return self._projector.ask(request).result(_ASK_S) if self._threads else request()
+        """Call something on the thread that writes; where none runs, this is the only one.
+
+        Raises UnavailableError where it takes too long to wait for.
+        """
+        if not self._threads:
+            return request()
+        try:
+            return self._projector.ask(request).result(_ASK_S)
+        except TimeoutError:
+            raise UnavailableError(
+                f"not done within {_ASK_S:g} s", hint="the server does it nevertheless; look again in a while"
+            ) from None
 
     # ---- how the parts are
 
     def parts(self) -> Parts:
         """Say how each part is doing."""
         now_us = _now_us()
-        running = {thread.name: thread.is_alive() for thread in self._threads}
+        running = {thread.name: thread.is_well() for thread in self._threads}
         projector = self._projector.health(now_us)
         backlog = self._scheduler.backlog(now_us)
         return {
@@ -269,7 +286,11 @@ class _Thread(threading.Thread):
         super().__init__(name=name, daemon=True)
         self._run_until = run
         self._stop_asked = stop
-        self.failing = False
+        self._failed_at = -math.inf
+
+    def is_well(self) -> bool:
+        """Tell whether it runs, and did not fail a moment ago."""
+        return self.is_alive() and time.monotonic() - self._failed_at > _WELL_AFTER_S
 
     def run(self) -> None:
         name_thread(self.name)
@@ -279,7 +300,7 @@ class _Thread(threading.Thread):
                 self._run_until(self._stop_asked)
             except Exception:  # noqa: BLE001 - whatever it is: the other parts go on, and health tells
                 _log.exception("the %s failed; it begins again in %g s", self.name, wait_s)
-                self.failing = True
+                self._failed_at = time.monotonic()
                 self._stop_asked.wait(wait_s)
                 wait_s = min(wait_s * 2, _RETRY_S[1])
 
