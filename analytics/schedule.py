@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from zoneinfo import ZoneInfo
@@ -38,10 +36,6 @@ class Counters(msgspec.Struct):
     values: int = 0
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1000
-
-
 class Scheduler:
     """Computes the windows that changed readings reach. One thread runs it; `backlog` and `counters` may be read by others.
 
@@ -62,7 +56,6 @@ class Scheduler:
         judge: Callable[[Sequence[Value]], object] = lambda _values: None,
         on_values: Callable[[Sequence[Value]], None] = lambda _values: None,
         kinds: Mapping[str, Kind] | None = None,
-        now_us: Callable[[], int] = _now_us,
     ) -> None:
         self._store = store
         self._dirty = dirty
@@ -73,14 +66,7 @@ class Scheduler:
         self._judge = judge
         self._on_values = on_values
         self._kinds = shipped_kinds() if kinds is None else kinds
-        self._now_us = now_us
         self.counters = Counters()
-
-    def run(self, stop: threading.Event) -> None:
-        """Go round until told to stop: at once again while there is much to do, else after a pause."""
-        while not stop.is_set():
-            if self.step(self._now_us()) < self._settings.windows_max:
-                stop.wait(self._settings.tick_s)
 
     def step(self, now_us: int) -> int:
         """Make one round and return how many windows it looked at: at most `windows_max`, newest first."""
