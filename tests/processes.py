@@ -127,7 +127,8 @@ class Qala:
         except (AssertionError, httpx.HTTPError):
             return False
         projector, scheduler = parts["projector"], parts["scheduler"]
-        return projector["applied"] == self.journalled() and scheduler["due"] == 0 and scheduler["marks"] == 0
+        applied = bool(projector["applied"] == self.journalled())
+        return applied and scheduler["due"] == 0 and scheduler["marks"] == 0
 
     def wait_until_caught_up(self, deadline_s: float = 120.0) -> None:
         """Wait until everything sent so far is stored and computed, and still is at a second look."""
