@@ -13,12 +13,12 @@ import msgspec
 
 from analytics.alerts import Condition, NoData, Point, Rule, Severity, fold, no_data_since
 from analytics.indicator import Indicator
+from analytics.window import WIDTHS_US
 from devices.errors import ConfigError
 
 __all__ = ["Rulebook", "failures", "load_rules", "parse_duration_us", "parse_rule"]
 
 UNITS_US = {"s": 1_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-WINDOW_US = {"5min": 300_000_000, "15min": 900_000_000, "1h": 3_600_000_000, "1d": 86_400_000_000}
 RULES_MAX = 1000
 
 
@@ -138,7 +138,7 @@ def failures(book: Rulebook) -> list[str]:
 
 
 def _run(rule: Rule, test: _Test) -> Iterable[str]:
-    width = WINDOW_US[rule.window]
+    width = WIDTHS_US[rule.window]
     points = [
         Point(i * width, (i + 1) * width, None if word == "-" else float(word))
         for i, word in enumerate(test.values.split())

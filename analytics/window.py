@@ -23,6 +23,7 @@ from devices.reading import Float64Array, Int64Array
 
 __all__ = [
     "DAY",
+    "WIDTHS_US",
     "WINDOWS",
     "aggregate",
     "circular_mean",
@@ -41,11 +42,10 @@ __all__ = [
 SECOND_US = 1_000_000
 HOUR_US = 3600 * SECOND_US
 DAY = "1d"
-WIDTHS_US: Mapping[str, int] = MappingProxyType(
-    {"5min": 300 * SECOND_US, "15min": 900 * SECOND_US, "1h": HOUR_US},
-)
-WINDOWS: tuple[str, ...] = (*WIDTHS_US, DAY)
-"""Every window width, narrowest first."""
+_FIXED_US: Mapping[str, int] = {"5min": 300 * SECOND_US, "15min": 900 * SECOND_US, "1h": HOUR_US}
+WIDTHS_US: Mapping[str, int] = MappingProxyType({**_FIXED_US, DAY: 24 * HOUR_US})
+"""Width of each window, narrowest first [us]; a local day is about so long."""
+WINDOWS: tuple[str, ...] = tuple(WIDTHS_US)
 
 
 def window_at(name: str, time_us: Int64Array, tz: ZoneInfo) -> tuple[Int64Array, Int64Array]:
@@ -87,9 +87,9 @@ def windows_between(name: str, start_us: int, stop_us: int, tz: ZoneInfo) -> tup
 
 
 def _width(name: str) -> int:
-    if name not in WIDTHS_US:
+    if name not in _FIXED_US:
         raise ConfigError(f"no window is called {name!r}", hint="use one of " + ", ".join(WINDOWS))
-    return WIDTHS_US[name]
+    return _FIXED_US[name]
 
 
 def _midnights(start_us: int, stop_us: int, tz: ZoneInfo) -> Int64Array:

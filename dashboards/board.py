@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 
 from analytics.indicator import Indicator
-from analytics.window import DAY, HOUR_US, WIDTHS_US
+from analytics.window import WIDTHS_US
 from devices.value import Value
 from qala.store.base import Span, Store, ValueSelector
 
-__all__ = ["KEEP", "WIDTH_US", "Board", "values_of_table"]
+__all__ = ["KEEP", "Board", "values_of_table"]
 
 KEEP = 48  # newest windows that are kept of each indicator and window width
-WIDTH_US: Mapping[str, int] = {**WIDTHS_US, DAY: 24 * HOUR_US}  # of a local day: about
 
 _Windows = dict[int, dict[str, Value]]  # start_us -> zone -> value
 
@@ -34,7 +33,7 @@ class Board:
         for indicator in indicators.values():
             for window in indicator.windows:
                 select = ValueSelector(indicators=frozenset({indicator.name}), windows=frozenset({window}))
-                back_us = (KEEP + 2) * WIDTH_US[window]
+                back_us = (KEEP + 2) * WIDTHS_US[window]
                 self.put(values_of_table(store.values(select, Span(now_us - back_us, now_us)).to_pylist()))
 
     def put(self, values: Sequence[Value]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from analytics.indicator import Indicator
-from dashboards.board import WIDTH_US
+from analytics.window import WIDTHS_US
 from dashboards.items import DeviceItem
 from dashboards.times import iso
 from devices.value import Value
@@ -106,7 +106,7 @@ def tile(indicator: Indicator, windows: _Windows, now_us: int) -> dict[str, Any]
         "status": "ok" if numbers else values[0].status if values else "none",
         "zones": len(numbers),
         "worst": None if worst is None else {"zone": min(z for z, v in numbers.items() if v == worst), "value": worst},
-        "spark": _spark(look, windows, WIDTH_US[window_of(indicator)]),
+        "spark": _spark(look, windows, WIDTHS_US[window_of(indicator)]),
     }
 
 

@@ -27,8 +27,7 @@ _ERRORS: dict[int, type[QalaError]] = {404: NotFoundError, 409: ConflictError, 5
 class Client:
     """Asks the API, wherever it is answered."""
 
-    def __init__(self, transport: Callable[[], httpx.AsyncBaseTransport], *, running: bool) -> None:
-        self.running = running  # a server answers, not the files
+    def __init__(self, transport: Callable[[], httpx.AsyncBaseTransport]) -> None:
         self._transport = transport  # a new one each request: each has an event loop of its own
 
     def get(self, path: str, **params: Any) -> Any:
@@ -71,7 +70,7 @@ def connect(config: Config, *, must_run: bool = False) -> Iterator[Client]:
     Raises UnavailableError where a server must run and none does, or where one holds the folder and does not answer.
     """
     if config.socket.exists() and holder(config.folder / "serve.lock") is not None:
-        yield Client(lambda: httpx.AsyncHTTPTransport(uds=str(config.socket)), running=True)
+        yield Client(lambda: httpx.AsyncHTTPTransport(uds=str(config.socket)))
         return
     if must_run or not config.folder.exists():
         raise UnavailableError(
@@ -82,7 +81,7 @@ def connect(config: Config, *, must_run: bool = False) -> Iterator[Client]:
     hold = Hold(config.folder / "serve.lock", note=config.dashboards.http)
     app = build(config)
     try:
-        yield Client(lambda: httpx.ASGITransport(app.api), running=False)
+        yield Client(lambda: httpx.ASGITransport(app.api))
     finally:
         app.close()
         hold.release()

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from fastapi import APIRouter, Request, Response
 
 from analytics.indicator import Indicator
+from analytics.window import WIDTHS_US
 from dashboards.api import contract
 from dashboards.api.context import ApiContext, Context
 from dashboards.api.paging import CursorQuery, LimitQuery, decode_cursor, encode_cursor
 from dashboards.api.render import FormatQuery, json_page, negotiate, render, table_limit, times, times_or_null
-from dashboards.board import WIDTH_US
 from dashboards.items import value_item
 from dashboards.problem import ProblemError
 from dashboards.times import parse_span, parse_time
@@ -124,7 +124,7 @@ def _page(
 def _slice_us(select: ValueSelector, limit: int) -> int:
     """Guess a slice of time that holds about a page, if ten zones have values."""
     zones = len(select.zones) if select.zones else 10
-    narrowest = min(WIDTH_US[window] for window in select.windows or WIDTH_US)
+    narrowest = min(WIDTHS_US[window] for window in select.windows or WIDTHS_US)
     return max(1, limit // zones) * narrowest
 
 
