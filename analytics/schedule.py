@@ -14,8 +14,7 @@ from analytics.indicator import Indicator, Results
 from analytics.inputs import Loaded, load, reach_us
 from analytics.settings import AnalyticsSettings
 from devices.device import Registry
-from devices.kind import Kind
-from devices.kinds import kinds as shipped_kinds
+from devices.kinds import kinds
 from devices.reading import SeriesInfo
 from devices.value import Value
 from qala.state.dirty import Backlog, DirtyMarks, Due
@@ -55,7 +54,6 @@ class Scheduler:
         *,
         judge: Callable[[Sequence[Value]], object] = lambda _values: None,
         on_values: Callable[[Sequence[Value]], None] = lambda _values: None,
-        kinds: Mapping[str, Kind] | None = None,
     ) -> None:
         self._store = store
         self._dirty = dirty
@@ -65,7 +63,7 @@ class Scheduler:
         self._tz = tz
         self._judge = judge
         self._on_values = on_values
-        self._kinds = shipped_kinds() if kinds is None else kinds
+        self._kinds = kinds()
         self.counters = Counters()
 
     def step(self, now_us: int) -> int:
