@@ -7,7 +7,7 @@ by their own readings, and a window without any has no value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -16,11 +16,11 @@ import numpy as np
 from analytics.indicator import Indicator
 from analytics.registers import MAX_GAP_INTERVALS
 from analytics.window import windows_between
-from devices.device import Device, Registry
+from devices.device import Device, Placement, Registry
 from devices.kind import Kind
 from devices.quality import context_s, limits_of
 from devices.quantity import QUANTITIES, Aggregation
-from devices.reading import BoolArray, Int64Array, SeriesInfo
+from devices.reading import BoolArray, Int32Array, Int64Array, SeriesInfo
 from qala.state.dirty import BUCKET_US, Due, Taken
 
 __all__ = ["INTERVAL_S", "context_us", "due_windows", "interval_us", "register_reach_us"]
@@ -30,6 +30,7 @@ INTERVAL_S = 60
 
 _SECOND_US = 1_000_000
 _BUCKET_BITS = 32
+_FOREVER = np.iinfo(np.int64).max
 
 
 class _Marked(msgspec.Struct):
@@ -94,39 +95,49 @@ def _by_zone(
 ) -> _Marked:
     """Find the zones that marked series stood in, and leave each (quantity, zone, bucket) once."""
     order = np.argsort(taken.series, kind="stable")
-    series, starts = np.unique(taken.series[order], return_index=True)
-    pieces: list[tuple[int, int, int, Int64Array]] = []
-    index = {zone: n for n, zone in enumerate(zones)}
-    for id_, rows in zip(series.tolist(), np.split(order, starts[1:]), strict=True):
+    series, starts, lengths = np.unique(taken.series[order], return_index=True, return_counts=True)
+    stays = _stays(series, catalog, registry, kinds, names, {zone: n for n, zone in enumerate(zones)})
+    length = lengths[stays[:, 0]]
+    row = np.repeat(starts[stays[:, 0]] - np.cumsum(length) + length, length) + np.arange(length.sum())
+    bucket = taken.bucket[order[row]]
+    since_us, until_us = np.repeat(stays[:, 4:], length, axis=0).T
+    inside = ((bucket + 1) * BUCKET_US > since_us) & (bucket * BUCKET_US < until_us)
+    places, place = np.unique(stays[:, 1:4], axis=0, return_inverse=True)
+    code = np.unique((np.repeat(place, length)[inside] << _BUCKET_BITS) | bucket[inside])
+    quantity, zone, reach = places[code >> _BUCKET_BITS].T
+    return _Marked(quantity, zone, code & ((1 << _BUCKET_BITS) - 1), reach)
+
+
+def _stays(
+    series: Int32Array,
+    catalog: Mapping[int, SeriesInfo],
+    registry: Registry,
+    kinds: Mapping[str, Kind],
+    names: Sequence[str],
+    zones: Mapping[str, int],
+) -> Int64Array:
+    """List when series of some quantities stood in some zones: int64[n, 6].
+
+    The columns: index of the series, of the quantity and of the zone, how far its edges reach [us], since, until [UTC us].
+    """
+    quantities = {name: n for n, name in enumerate(names)}
+    found = []
+    for index, id_ in enumerate(series.tolist()):
         info = catalog.get(id_)
-        if info is None or info.quantity not in names or info.device not in registry.devices:
+        if info is None or info.quantity not in quantities or info.device not in registry.devices:
             continue
         reach = register_reach_us(info.quantity, interval_us(registry.devices[info.device], kinds))
-        for zone, inside in _standing(registry, info.device, index, taken.bucket[rows]):
-            pieces.append((names.index(info.quantity), zone, reach, inside))
-    return _unique(pieces)
+        found += [
+            (index, quantities[info.quantity], zones[zone], reach, placement.since_us, _end_us(placement))
+            for placement in registry.placements_of(info.device)
+            for zone in placement.zones
+            if zone in zones
+        ]
+    return np.array(found, np.int64).reshape(-1, 6)
 
 
-def _standing(
-    registry: Registry, device: str, zones: Mapping[str, int], bucket: Int64Array
-) -> Iterator[tuple[int, Int64Array]]:
-    """Yield the zones (of those given) that a device stood in, each with the buckets of its time there."""
-    for placement in registry.placements_of(device):
-        for zone in placement.zones:
-            if zone not in zones:
-                continue
-            inside = (bucket + 1) * BUCKET_US > placement.since_us
-            if placement.until_us is not None:
-                inside &= bucket * BUCKET_US < placement.until_us
-            yield zones[zone], bucket[inside]
-
-
-def _unique(pieces: Sequence[tuple[int, int, int, Int64Array]]) -> _Marked:
-    kinds = sorted({piece[:3] for piece in pieces})
-    codes = [(kinds.index(piece[:3]) << _BUCKET_BITS) | piece[3] for piece in pieces]
-    code = np.unique(np.concatenate(codes)) if codes else np.empty(0, np.int64)
-    columns = np.array(kinds, np.int64).reshape(-1, 3)[code >> _BUCKET_BITS]
-    return _Marked(columns[:, 0], columns[:, 1], code & ((1 << _BUCKET_BITS) - 1), columns[:, 2])
+def _end_us(placement: Placement) -> int:
+    return _FOREVER if placement.until_us is None else placement.until_us
 
 
 def _of_indicator(

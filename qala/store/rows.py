@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -109,33 +109,14 @@ def overview_schema(aggregates: frozenset[Aggregate]) -> pa.Schema:
 
 def selected(select: Selector, catalog: Mapping[int, SeriesInfo]) -> Sequence[int]:
     """Return the ids of the series that a selector picks, rising."""
-    ids = catalog if select.series is None else sorted(select.series & catalog.keys())
-    tests = [
-        (wanted, get)
-        for wanted, get in (
-            (select.devices, _device),
-            (select.quantities, _quantity),
-            (select.channels, _channel),
-        )
-        if wanted is not None
-    ]
-    return [id_ for id_ in ids if _matches(catalog[id_], tests)]
-
-
-def _matches(info: SeriesInfo, tests: Sequence[tuple[frozenset[str], Callable[[SeriesInfo], str]]]) -> bool:
-    return all(get(info) in wanted for wanted, get in tests)
-
-
-def _device(info: SeriesInfo) -> str:
-    return info.device
-
-
-def _quantity(info: SeriesInfo) -> str:
-    return info.quantity
-
-
-def _channel(info: SeriesInfo) -> str:
-    return info.channel
+    ids = list(catalog) if select.series is None else sorted(select.series & catalog.keys())
+    if select.devices is not None:
+        ids = [id_ for id_ in ids if catalog[id_].device in select.devices]
+    if select.quantities is not None:
+        ids = [id_ for id_ in ids if catalog[id_].quantity in select.quantities]
+    if select.channels is not None:
+        ids = [id_ for id_ in ids if catalog[id_].channel in select.channels]
+    return ids
 
 
 def winners(batch: Batch) -> Int64Array:
