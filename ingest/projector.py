@@ -80,8 +80,8 @@ class Projector:
     """Follows the journal and writes what it says to the store, as the store's only writer of readings.
 
     `registry` returns the current registry, cheaply: a new object means a change. `data` is the folder of the socket and the
-    journal. `on_applied` is told of each batch after it is durable. Everything but `ask`, `health`, `counters` and
-    `caught_up` belongs to the thread that calls `run`, or `step`.
+    journal. `on_applied` is told of each batch after it is durable. Everything but `ask`, `health` and `counters` belongs to
+    the thread that calls `run`, or `step`.
     """
 
     def __init__(
@@ -98,7 +98,6 @@ class Projector:
     ) -> None:
         self.engine = engine
         self.counters = Counters()
-        self.caught_up = False  # whether it has come to the journal's end since it was made
         self._reader = journal
         self._store = store
         self._current_registry = registry
@@ -141,7 +140,6 @@ class Projector:
             while left > 0 and (portion := self._take(portions[-1].upto if portions else applied, left)):
                 portions.append(portion)
                 left -= portion.messages
-            self.caught_up = self.caught_up or left > 0
             if not portions:
                 self._fresh_us = max(self._fresh_us, now_us)
                 return 0
