@@ -43,7 +43,6 @@ class _Slot(msgspec.Struct):
 
 
 class _Plan(msgspec.Struct):
-    device: str
     known: bool  # the device is in the registry
     received_clock: bool
     span_us: int
@@ -122,10 +121,6 @@ class Plans:
         """Return what a plan rejects of each of its messages."""
         return self._plans[plan].rejections
 
-    def device(self, plan: int) -> str:
-        """Return the device that a plan is for."""
-        return self._plans[plan].device
-
     def key(self, slot: int) -> str:
         """Return the native key of a slot."""
         return self._slots[slot].key
@@ -158,7 +153,6 @@ class Plans:
                 slots.append(_Slot(key) if isinstance(slot, Rejection) else slot)
         self._slots += slots
         return _Plan(
-            device=report.device,
             known=device is not None,
             received_clock=device is not None and device.clock is Clock.RECEIVED,
             span_us=report.span_s * 1_000_000,

@@ -37,7 +37,7 @@ class Frame(msgspec.Struct):
 
 
 class JournalReader:
-    """Follow a journal from any process, beside its writer. Not to be shared by threads.
+    """Follow a journal from any process, beside its writer. `read` belongs to one thread; the rest may be asked by others.
 
     `damaged` counts the messages that were skipped so far because their frame was damaged.
     """
