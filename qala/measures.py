@@ -7,6 +7,7 @@ from analytics.schedule import Scheduler
 from dashboards.prometheus import Metric, counter, gauge
 from ingest.door import DoorReport
 from ingest.projector import Projector
+from qala.state.rejected import dropped
 
 __all__ = ["of_door", "of_notices", "of_projector", "of_scheduler"]
 
@@ -36,6 +37,12 @@ def of_projector(projector: Projector, now_us: int) -> list[Metric]:
         counter("qala_projector_batches_total", "Batches written to the store.", counts.batches),
         counter("qala_projector_failures_total", "Batches that failed and were tried again.", counts.failures),
         counter("qala_rejected_total", "Rejected messages and readings.", dict(counts.rejected), label="reason"),
+        counter(
+            "qala_rejected_dropped_total",
+            "Rejected rows that were dropped because there were too many.",
+            dropped(projector.engine),
+            label="reason",
+        ),
         counter("qala_projector_cpu_seconds_total", "CPU time by stage.", dict(counts.cpu_s), label="stage"),
         gauge("qala_projector_lag_messages", "Durable messages that are not in the store yet.", health.lag_messages),
         gauge("qala_projector_lag_seconds", "How long the oldest of them has waited.", health.lag_s),

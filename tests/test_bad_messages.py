@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import cbor2
+import httpx
 import pytest
 
 from devices.device import Device
@@ -339,3 +341,33 @@ def test_what_only_the_door_sees_is_rejected_too(qala: Running, wire: bytes, rea
 def _rejected(qala: Running) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = qala.get("/api/v1/rejected?limit=500")["items"]
     return items
+
+
+def test_the_counts_of_the_stages_add_up(qala: Running) -> None:
+    """What the door took, the projector took; what is counted as rejected is listed."""
+    with RawClient(("127.0.0.1", qala.mqtt)) as client:
+        client.connect("count")
+        client.publish(*range(1, 101), topic="qala/1/air/zz/t")
+        assert client.pubacks(100) == list(range(1, 101))
+
+    def adds_up() -> bool:
+        counts = _counts(qala)
+        stages = {
+            counts[f"qala_{stage}"] for stage in ("door_messages_total", "projector_messages_total", "journal_last")
+        }
+        return len(stages) == 1 and min(stages) >= 100
+
+    until(adds_up)
+    listed = qala.get("/api/v1/rejected/summary")["items"]
+    assert sum(row["count"] for row in listed) == _counts(qala)["qala_rejected_total"]
+    assert sum(row["count"] for row in listed) >= 100
+
+
+def _counts(qala: Running) -> dict[str, float]:
+    """Read every metric, added up over its labels."""
+    counts: dict[str, float] = defaultdict(float)
+    for line in httpx.get(f"http://127.0.0.1:{qala.http}/metrics", timeout=10).text.splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            counts[name.partition("{")[0]] += float(value)
+    return counts
