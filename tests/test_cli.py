@@ -140,6 +140,8 @@ def test_a_candidate_is_admitted_and_what_it_sent_is_taken(server: Running) -> N
     _publish(server, "qala/1/air/new/t", b'{"t": "2026-11-22T09:00:00Z", "v": {"pm2_5": 12.5}}')
     until(lambda: [row["device"] for row in rows("devices", "candidates", "--data", data)] == ["air/new"], every_s=0.2)
     assert rows("rejected", "ls", "--data", data)[0]["reason"] == "unknown_device"
+    [segment] = rows("journal", "segments", "--data", data)
+    assert (segment["first"], segment["last"], segment["messages"], segment["damaged"]) == (1, 1, 1, 0)
 
     rows("devices", "admit", "air/new", "--kind", "air_station", "--data", data)
 

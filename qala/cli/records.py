@@ -55,12 +55,37 @@ def journal_ls(
     show(rows[-limit:], ["number", "received", "type", "client", "topic", "bytes", "payload"], as_json=as_json)
 
 
+@journal.command("segments")
+def journal_segments(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the files of the journal: which messages each holds, when they were received, how many are damaged."""
+    from ingest.journal import list_segments
+
+    found = list_segments(configuration(config, data).folder / "journal")
+    rows = [
+        {
+            "first": one.first,
+            "last": one.last,
+            "messages": one.messages,
+            "damaged": one.damaged,
+            "bytes": one.bytes,
+            "begin": _when(one.begin_us),
+            "end": _when(one.end_us),
+        }
+        for one in found
+    ]
+    show(rows, ["first", "last", "messages", "damaged", "bytes", "begin", "end"], as_json=as_json)
+
+
+def _when(time_us: int | None) -> str | None:
+    return None if time_us is None else datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds")
+
+
 def _message(number: int, message: Any) -> dict[str, Any]:
     from ingest.message import MessageType
 
     return {
         "number": number,
-        "received": datetime.fromtimestamp(message.received_us / 1e6, UTC).isoformat(timespec="milliseconds"),
+        "received": _when(message.received_us),
         "type": MessageType(message.type).name.lower(),
         "client": message.client,
         "topic": message.topic,
