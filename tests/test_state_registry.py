@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from devices.device import Clock, Device, Placement, Zone
-from devices.errors import ConfigError, ConflictError, NotFoundError
+from devices.errors import ConfigError, ConflictError, CorruptError, NotFoundError
 from devices.reading import Position
 from qala.state import open_state
 from qala.state.registry import (
@@ -160,3 +160,15 @@ def test_the_newest_status_and_metadata_of_a_device_stay(state: Engine) -> None:
     about = DeviceMetadata("air/a1", model="M5", units={"ozone": "ppb"}, counters=("steps",), at_us=MONDAY)
     put_metadata(state, [about])
     assert metadata(state) == {"air/a1": about}
+
+
+@pytest.mark.parametrize("start", [pytest.param(0, id="its header"), pytest.param(8192, id="a table")])
+def test_a_damaged_file_is_named_with_a_way_back(tmp_path: Path, start: int) -> None:
+    path = tmp_path / "state.sqlite"
+    engine = open_state(f"sqlite:///{path}")
+    engine.dispose()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:start] + b"\x5a" * (len(whole) - start))
+    with pytest.raises(CorruptError, match=r"state\.sqlite is damaged") as caught:
+        load_registry(open_state(f"sqlite:///{path}"))
+    assert "backup" in caught.value.hint

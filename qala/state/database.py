@@ -7,12 +7,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event, insert, inspect, select
+from sqlalchemy import (
+    Column,
+    Engine,
+    ExceptionContext,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
 
-from devices.errors import VersionError
+from devices.errors import CorruptError, VersionError
 
 METADATA = MetaData()
 SCHEMA_VERSION = 1
+
+_DAMAGED = ("malformed", "not a database")  # what SQLite says of SQLITE_CORRUPT and SQLITE_NOTADB
 
 _schema = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
 
@@ -21,7 +35,8 @@ def open_state(url: str) -> Engine:
     """Open the state database, making its tables where they are missing.
 
     A URL as SQLAlchemy reads it; `sqlite:///path` uses the pysqlite3 wheel (the SQLite of Python 3.11 itself predates the
-    fix of a WAL corruption bug). Raises VersionError where a newer Qala wrote it.
+    fix of a WAL corruption bug). Raises VersionError where a newer Qala wrote it. Where an SQLite file is damaged, this
+    and whatever reads of it raises CorruptError.
     """
     engine = _sqlite(url) if url.startswith("sqlite") else create_engine(url)
     _check_version(engine)
@@ -43,6 +58,14 @@ def _sqlite(url: str) -> Engine:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA busy_timeout=10000")
+
+    @event.listens_for(engine, "handle_error")
+    def tell(context: ExceptionContext) -> None:
+        if any(word in str(context.original_exception) for word in _DAMAGED):
+            raise CorruptError(
+                f"{path} is damaged: {context.original_exception}",
+                hint="restore a backup of it, or save what is left with sqlite3's .recover command; the journal is untouched",
+            )
 
     return engine
 
