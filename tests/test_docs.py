@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import json
@@ -111,3 +112,43 @@ def test_the_examples_in_docstrings_come_true(name: str) -> None:
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted > 0
     assert found.failed == 0
+
+
+def glossary() -> list[str]:
+    """The words of the glossary in lower case, without their twins in brackets."""
+    rows = re.findall(r"^\| ([A-Z][^|]*?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    plain = [re.sub(r"[\[(].*?[\])]", "", row) for row in rows]
+    return [word.strip().lower() for row in plain for word in row.split(",")]
+
+
+def names_in_code() -> set[str]:
+    """Every word that modules, classes, functions, fields and arguments are named with."""
+    names: set[str] = set()
+    for package in ("analytics", "dashboards", "devices", "ingest", "qala"):
+        for path in (ROOT / package).rglob("*.py"):
+            tree = list(ast.walk(ast.parse(path.read_text())))
+            names |= {path.stem, path.parent.name}
+            names |= {node.name for node in tree if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+            names |= {node.arg for node in tree if isinstance(node, ast.arg)}
+            names |= {n.target.id for n in tree if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    return {part for name in names for part in name.lower().split("_")}
+
+
+def test_the_code_knows_every_word_of_the_glossary() -> None:
+    words = glossary()
+    assert len(words) > 30
+    assert {part for word in words for part in word.split()} <= names_in_code()
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["devices.device", "devices.kind", "devices.quantity", "devices.reading", "devices.value", "ingest.message"],
+)
+def test_the_glossary_has_every_type_that_flows(module: str) -> None:
+    types = {
+        name.lower().removesuffix("info")
+        for name, kind in vars(importlib.import_module(module)).items()
+        if isinstance(kind, type) and kind.__module__ == module and not issubclass(kind, Exception)
+    }
+    assert types
+    assert types - {"messagetype", "source"} <= set(glossary())
