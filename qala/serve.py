@@ -31,6 +31,7 @@ def serve(config: Config, *, rehearse: bool = False) -> None:
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who sees the lock may send it before there is a loop to handle it
     hold = Hold(config.folder / "serve.lock", note=config.dashboards.http, wait_s=_FORMER_S)
     app = build(config, rehearse=rehearse)
     try:
@@ -51,6 +52,7 @@ def _run(app: App, sockets: list[socket.socket]) -> None:
 
     async def until_stopped() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
+        app.reload()  # what changed while signals were ignored
         await server.serve(sockets=sockets)
 
     # uvicorn raises the signal that stopped it once more, for whoever comes after it: that is us, and we know

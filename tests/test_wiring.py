@@ -1,12 +1,16 @@
-"""The wiring: what the serving process says of its threads when one of them fails."""
+"""The serving process: what it says of a thread that fails, and a change of the registry while it starts."""
 
 from __future__ import annotations
 
+import signal
 import threading
+from pathlib import Path
 
 import pytest
 
+from qala.process import holder
 from qala.wiring import _Thread
+from tests.processes import Qala
 from tests.wait import until
 
 
@@ -32,3 +36,17 @@ def test_a_thread_that_fails_is_not_well_and_begins_again(caplog: pytest.LogCapt
     finally:
         stop.set()
         thread.join(10)
+
+
+def test_a_registry_that_changes_while_the_server_starts_does_not_end_it(tmp_path: Path) -> None:
+    qala = Qala(tmp_path)
+    qala.start_serve()
+    assert qala.serve is not None
+    until(lambda: holder(tmp_path / "serve.lock"), deadline_s=60, every_s=0.001)
+    qala.serve.send_signal(signal.SIGHUP)
+    try:
+        qala.start_door()
+        until(qala.is_up, deadline_s=60)
+        assert qala.serve.poll() is None
+    finally:
+        qala.__exit__(None, None, None)
