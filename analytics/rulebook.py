@@ -167,7 +167,7 @@ def load_rules(indicators: Mapping[str, Indicator], extra: Path | None = None) -
     for folder in [files("analytics").joinpath("rules"), *_folder(extra)]:
         for file in sorted(folder.iterdir(), key=lambda file: file.name):
             if file.name.endswith(".toml"):
-                book = parse_rule(file.read_text("utf-8"), where=file.name, indicators=indicators)
+                book = parse_rule(_text(file), where=file.name, indicators=indicators)
                 books[book.rule.id] = _with_runbook(book, folder, file.name)
     if len(books) > RULES_MAX:
         raise ConfigError(f"{len(books)} rules are more than {RULES_MAX}", hint="merge rules that differ by zone only")
@@ -182,9 +182,16 @@ def _with_runbook(book: Rulebook, folder: Traversable, where: str) -> Rulebook:
     if not file.is_file():
         raise ConfigError(f"{where}: there is no runbook {name!r} beside it", hint="write it, or give an http address")
     served = f"/api/v1/rules/{book.rule.id}/runbook"
-    return Rulebook(
-        msgspec.structs.replace(book.rule, runbook=served, runbook_text=file.read_text("utf-8")), book.tests
-    )
+    return Rulebook(msgspec.structs.replace(book.rule, runbook=served, runbook_text=_text(file)), book.tests)
+
+
+def _text(file: Traversable) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file.name} is not UTF-8: {error.reason}", hint="save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {file.name}: {error.strerror}", hint="check what lies there") from None
 
 
 def _folder(extra: Path | None) -> list[Path]:

@@ -15,7 +15,11 @@ class AnalyticsSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rules: Path | None = Field(default=None, description="Folder with alert rules (*.toml) beside those shipped.")
-    webhook: str = Field(default="", description="Address that notices are posted to as JSON; empty: only the log.")
+    webhook: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Address (http or https) that notices are posted to as JSON; empty: only the log.",
+    )
     webhook_timeout_s: float = Field(default=10.0, gt=0, le=120, description="How long one post may take [s].")
     notice_retry_max_s: float = Field(
         default=300.0, gt=0, description="Longest wait between two posts of a notice [s]; it is given up after a day."

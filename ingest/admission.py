@@ -206,10 +206,10 @@ class Admission:
         factor, offset = rows.table.factor, rows.table.offset
         if not ((factor != 1.0) | (offset != 0.0)).any():
             return value
+        shift = offset[slot]
         with np.errstate(over="ignore"):
             scaled = value * factor[slot]
-        shift = offset[slot]
-        scaled = np.where(shift != 0.0, np.round(scaled + shift, 12), scaled)
+            scaled = np.where(shift != 0.0, np.round(scaled + shift, 12), scaled)
         overflown = np.flatnonzero(np.isinf(scaled)).tolist()
         self._reject(rows, overflown, slot, keep, rejections, Reason.NOT_FINITE, "no finite float64 in its unit")
         return scaled

@@ -178,6 +178,12 @@ def test_units_of_the_message_go_before_those_of_the_metadata() -> None:
     assert units == {"L/h", "m3/h"}
 
 
+def test_the_largest_number_stays_beside_one_that_is_converted() -> None:
+    gate = Gate(declared={"air/a1": {"temperature": "degF"}})
+    admitted = gate.admit(report(temperature=41, pm1=1.5e308))
+    assert gate.rows(admitted) == [("temperature", 5, 1), ("pm1", 1.5e308, 4)]
+
+
 def test_what_is_not_accepted_costs_only_itself() -> None:
     gate = Gate()
     unit = report(no2=1)

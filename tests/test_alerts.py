@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics.alerts import Condition, Episode, NoData, Point, Rule, Severity, fold, no_data_since
+from analytics.indicators import indicators
 from analytics.reconcile import Known, NoticeKind, reconcile
+from analytics.rulebook import load_rules
+from devices.errors import ConfigError
 
 HOUR = 3_600_000_000
 
@@ -150,3 +154,9 @@ def test_reconciling_leaves_exactly_the_folded_episodes(before: list[float | Non
         else:
             state[change.id] = change.episode
     assert sorted(state.values(), key=lambda e: e.start_us) == new
+
+
+def test_a_rule_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "smog.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"smog\.toml is not UTF-8"):
+        load_rules(indicators(), tmp_path)

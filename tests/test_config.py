@@ -67,6 +67,7 @@ def test_a_variable_of_another_purpose_is_left_alone(monkeypatch: pytest.MonkeyP
         pytest.param("ingest = 3", "unknown key 'ingest'", id="a section that is a number"),
         pytest.param("data = ", "is not TOML", id="not TOML"),
         pytest.param(f"data = '/tmp/{'x' * 100}'", "longer than 92 bytes", id="a folder whose sockets have no address"),
+        pytest.param("[analytics]\nwebhook = 'city'", "analytics.webhook = 'city'", id="a webhook that is no address"),
         pytest.param("time_zone = 'Almaty'", "no time zone is called 'Almaty'", id="unknown time zone"),
         pytest.param("[ingest]\nmqtt = '0.0.0.0:1883'", "not a loopback address", id="listens to the world with MQTT"),
         pytest.param(
