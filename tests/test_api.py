@@ -500,6 +500,14 @@ def test_a_counter_is_never_averaged(full_city: City) -> None:
     assert 104.0 in series["last"]
 
 
+@pytest.mark.parametrize("quantity", ["noise", "wind_direction"])
+def test_levels_and_directions_have_no_arithmetic_mean(city: City, quantity: str) -> None:
+    city.read(f"city/air-1:{quantity}", [NOW - 2 * MINUTE, NOW - MINUTE], [60.0, 70.0])
+    (series,) = city.get(f"/overview?device=city/air-1&quantity={quantity}&start=-1h&points=1").json()["series"]
+    assert set(series["mean"]) == {None}
+    assert 70.0 in series["last"]
+
+
 def test_the_columns_of_an_overview_add_up(city: City) -> None:
     fleets = (f"fleet-{number}" for number in count())  # each example has one of its own
 
