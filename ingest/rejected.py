@@ -46,15 +46,13 @@ def _counts(replayed: Replayed) -> tuple[int, ...]:
     return counts
 
 
-def replay(
-    projector: Projector, *, reason: str | None = None, device: str | None = None, since_us: int | None = None
-) -> Replayed:
+def replay(projector: Projector, *, reason: str | None = None, device: str | None = None) -> Replayed:
     """Decode again what was rejected, with today's registry; what is good now becomes readings and is rejected no more.
 
     Readings keep their messages' origin, so that a replayed old message does not undo a correction. For the projector's
     thread: `projector.ask(lambda: replay(projector, ...))`. Raises UnavailableError where the store cannot be reached.
     """
-    numbers = state.positions(projector.engine, projector.journal, reason=reason, device=device, since_us=since_us)
+    numbers = state.positions(projector.engine, projector.journal, reason=reason, device=device)
     total = Replayed()
     for start in range(0, len(numbers), _REPLAY_MAX):
         total += projector.project_again(numbers[start : start + _REPLAY_MAX])

@@ -118,10 +118,9 @@ def test_a_replay_accepts_what_is_known_now(make: Cities) -> None:
 
 def test_a_replay_takes_only_what_matches(make: Cities) -> None:
     city = make()
-    city.send(telemetry({"pm3": 1}), message(b"{"), telemetry({"pm3": 1}, received_us=NOW_US + 9))
+    city.send(telemetry({"pm3": 1}), message(b"{"), telemetry({"pm3": 1}))
 
     assert replay(city.projector, reason=Reason.BAD_JSON).replayed == 1
-    assert replay(city.projector, since_us=NOW_US + 1).replayed == 1
     assert replay(city.projector, reason=Reason.BAD_CBOR) == Replayed()
     assert replay(city.projector) == Replayed(replayed=3, still_rejected=3)
 

@@ -194,11 +194,10 @@ def list_rejected(
     return rows[:limit], _cursor(rows[limit - 1]) if more else None
 
 
-def _matches(reason: str | None, device: str | None, since_us: int | None = None) -> list[ColumnElement[bool]]:
+def _matches(reason: str | None, device: str | None) -> list[ColumnElement[bool]]:
     return [
         *([_rejected.c.reason == reason] if reason is not None else []),
         *([_rejected.c.device == device] if device is not None else []),
-        *([_rejected.c.received_us >= since_us] if since_us is not None else []),
     ]
 
 
@@ -225,16 +224,9 @@ def summarize(engine: Engine) -> list[RejectedSummary]:
     return [RejectedSummary(*row) for row in rows]
 
 
-def positions(
-    engine: Engine,
-    journal: str,
-    *,
-    reason: str | None = None,
-    device: str | None = None,
-    since_us: int | None = None,
-) -> list[int]:
+def positions(engine: Engine, journal: str, *, reason: str | None = None, device: str | None = None) -> list[int]:
     """Return the numbers of the messages of which something was rejected, rising."""
-    query = select(_rejected.c.position).where(_rejected.c.journal == journal, *_matches(reason, device, since_us))
+    query = select(_rejected.c.position).where(_rejected.c.journal == journal, *_matches(reason, device))
     with engine.connect() as connection:
         return list(connection.execute(query.distinct().order_by(_rejected.c.position)).scalars())
 
