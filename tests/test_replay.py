@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import islice
 
+import numpy as np
 import pytest
 
+from devices.device import Registry
 from devices.errors import ConfigError
+from ingest.admission import Admission
+from ingest.formats.native import Native
+from ingest.message import Message
+from ingest.settings import IngestSettings
+from qala.replay import rows_of
 from qala.replay.mapping import CsvMapping, load_mapping, plan, registry_of, shipped
+from qala.store.memory import MemoryStore
+from tests.recordings import shared
 
 
 def first(mapping: str, **row: str) -> tuple[str, dict[str, object]]:
@@ -24,6 +34,41 @@ def test_every_shipped_mapping_can_be_read() -> None:
     assert len(shipped()) >= 12
     for name in shipped():
         assert isinstance(load_mapping(name), CsvMapping)
+
+
+RECORDINGS = {
+    "almaty_airkaz": "air/almaty_airkaz_2020-03_04.csv",
+    "almaty_clarity": "air/almaty_clarity_2025-07-01_00-02h.csv",
+    "almaty_kazhydromet": "air/almaty_kazhydromet_2025-01-01_00-03h.csv",
+    "beijing": "air/beijing_2013-12_2014-03.csv",
+    "ett": "energy/etth1_2016-07_2016-10.csv",
+    "i94": "traffic/i94_2014-01_03.csv",
+    "metr_la": "traffic/metr_la_week_2012-03.csv",
+    "mndot_occupancy": "traffic/mndot_occupancy_6005.csv",
+    "mndot_speed": "traffic/mndot_speed_6005.csv",
+    "mndot_travel_time": "traffic/mndot_TravelTime_387.csv",
+    "tetouan": "energy/tetouan_2017-01_2017-03.csv",
+    "uk_meters": "energy/uk_home_elec_gas_2020-12_2021-02.csv",
+}
+
+
+def test_every_shipped_mapping_has_a_recording() -> None:
+    assert set(RECORDINGS) == set(shipped())
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_shipped_mapping_makes_readings_of_the_recording_that_it_is_for(name: str) -> None:
+    mapping = load_mapping(name)
+    rows = list(islice(rows_of(shared(RECORDINGS[name])), 50))
+    now_us = 1_800_000_000_000_000
+    messages = [Message(f"qala/1/{p.topic}/t", p.payload, now_us) for p in plan(mapping, rows)]
+    native = Native()
+    decoded = [native.decode(message) for message in messages]
+    admission = Admission(Registry(*registry_of(mapping, rows)), MemoryStore().register, IngestSettings())
+    admitted = admission.admit(np.arange(len(messages)), messages, decoded)
+    assert admitted.rejections == []
+    assert admitted.unknown == {}
+    assert np.isfinite(admitted.batch.value).sum() >= len(rows) // 2
 
 
 def test_an_hourly_station_becomes_windows_that_are_stamped_by_their_end() -> None:

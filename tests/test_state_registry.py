@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from devices.device import Clock, Device, Placement, Zone
-from devices.errors import ConfigError, ConflictError, CorruptError, NotFoundError
+from devices.errors import ConfigError, ConflictError, CorruptError, NotFoundError, VersionError
 from devices.reading import Position
 from qala.state import open_state
 from qala.state.registry import (
@@ -172,3 +172,14 @@ def test_a_damaged_file_is_named_with_a_way_back(tmp_path: Path, start: int) -> 
     with pytest.raises(CorruptError, match=r"state\.sqlite is damaged") as caught:
         load_registry(open_state(f"sqlite:///{path}"))
     assert "backup" in caught.value.hint
+
+
+def test_a_newer_schema_is_refused_with_a_hint(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'state.sqlite'}"
+    engine = open_state(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE schema_version SET version = 99"))
+    engine.dispose()
+    with pytest.raises(VersionError, match="schema version 99") as caught:
+        open_state(url)
+    assert "newer Qala" in caught.value.hint
