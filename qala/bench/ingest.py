@@ -7,6 +7,7 @@ Messages are counted as done when the store has applied them; how long the indic
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from ingest.door import DoorReport, read_report
 from ingest.journal import read_published
 from qala.bench.fleet import READINGS, ZONES_FILE, devices_csv, messages
 from qala.bench.load import run_load
-from qala.bench.processes import Cpu, Started, cpu_of, start_qala
+from qala.bench.processes import Cpu, Started, cpu_of, cpu_of_machine_s, start_qala
 
 __all__ = ["LOADS", "Load", "Measured", "bench_ingest"]
 
@@ -72,6 +73,7 @@ class Measured(msgspec.Struct):
     cpu_us_by_thread: dict[str, float]
     cpu_us_by_stage: dict[str, float]  # of the projector
     cpu_us_by_thread_with_analytics: dict[str, float]
+    others_cores: float  # what else the machine did meanwhile [cores]: above 0.1, figures are too high
     commits: int
     batches: int
     windows: int  # computed
@@ -94,6 +96,7 @@ class _Run(msgspec.Struct):
     seconds: float
     stored: Cpu
     computed: Cpu
+    others_cores: float
 
 
 def bench_ingest(load: Load, say: Callable[[str], None]) -> Measured:
@@ -125,17 +128,33 @@ def _run(load: Load, qala: Started, say: Callable[[str], None]) -> _Run:
     try:
         _await(here)  # connected, and everything encoded
         say(f"{load.name}: sending {load.messages:,} messages")
+        others = _Others(generator.pid or 0)
         before, began = cpu_of(qala.commands), time.perf_counter()
         here.send(None)
         seconds = _until_applied(load.messages, qala.data / "journal" / "applied") - began
         stored = cpu_of(qala.commands).since(before)
+        others_cores = max(others.used_s() - stored.whole_s, 0.0) / seconds
         sent = _await(here)
         say(f"{load.name}: computing indicators")
         _until_computed(qala)
-        return _Run(sent, seconds, stored, cpu_of(qala.commands).since(before))
+        return _Run(sent, seconds, stored, cpu_of(qala.commands).since(before), others_cores)
     finally:
         generator.terminate()
         generator.join()
+
+
+class _Others:
+    """What the machine works from now on without the generator and the bench itself."""
+
+    def __init__(self, generator: int) -> None:
+        self._ours = {"generator": generator, "bench": os.getpid()}
+        self._before_s = self._now_s()
+
+    def used_s(self) -> float:
+        return self._now_s() - self._before_s
+
+    def _now_s(self) -> float:
+        return cpu_of_machine_s() - cpu_of(self._ours).whole_s
 
 
 def _generate(load: Load, address: tuple[str, int], bench: Connection) -> None:
@@ -249,6 +268,7 @@ def _measured(load: Load, run: _Run, counts: Mapping[str, float], door: DoorRepo
         cpu_us_by_thread=all_of(run.stored.threads),
         cpu_us_by_stage={name.removeprefix('{stage="').removesuffix('"}'): each(s) for name, s in stages.items()},
         cpu_us_by_thread_with_analytics=all_of(run.computed.threads),
+        others_cores=round(run.others_cores, 2),
         commits=door.counters.commits,
         batches=round(counts["qala_projector_batches_total"]),
         windows=round(counts["qala_scheduler_windows_total"]),

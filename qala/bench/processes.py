@@ -17,7 +17,7 @@ import msgspec
 from devices.errors import UnavailableError
 from qala.process import answers
 
-__all__ = ["Cpu", "Started", "cpu_of", "start_qala"]
+__all__ = ["Cpu", "Started", "cpu_of", "cpu_of_machine_s", "start_qala"]
 
 _READY_S = 60.0
 _STOP_S = 30.0
@@ -54,6 +54,12 @@ def cpu_of(commands: Mapping[str, int]) -> Cpu:
             name = f"{command}: {name}"
             threads[name] = threads.get(name, 0.0) + int((task / "schedstat").read_text().split()[0]) / 1e9
     return Cpu({command: _used_s(pid) for command, pid in commands.items()}, threads)
+
+
+def cpu_of_machine_s() -> float:
+    """Return what all processors together have worked since the machine started [s]."""
+    user, nice, system, _idle, _wait, *interrupts = (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:8]
+    return sum(map(int, (user, nice, system, *interrupts))) * _TICK_S
 
 
 def _used_s(pid: int) -> float:

@@ -95,6 +95,7 @@ def _rows(found: Sequence[Measured]) -> list[tuple[str, list[str]]]:
         ("bytes a message, journal", [f"{one.journal_bytes_per_message:.1f}" for one in found]),
         ("messages", [f"{one.messages:,}" for one in found]),
         ("commits, batches", [f"{one.commits:,}, {one.batches:,}" for one in found]),
+        ("other work on the machine (cores)", [f"{one.others_cores:.1f}" for one in found]),
         ("windows computed", [f"{one.windows:,}" for one in found]),
     ]
 
