@@ -19,7 +19,6 @@ from qala.wiring import App, build
 __all__ = ["serve"]
 
 _FORMER_S = 5.0  # how long the lock of a server that just ended is waited for
-_GOODBYE_S = 1  # how long open requests may take when the server stops
 _BACKLOG = 512
 _log = logging.getLogger(__name__)
 
@@ -48,7 +47,6 @@ def _run(app: App, sockets: list[socket.socket]) -> None:
     import uvloop
 
     server = make_server(app.api, app.hub)
-    server.config.timeout_graceful_shutdown = _GOODBYE_S
 
     async def until_stopped() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)

@@ -11,7 +11,7 @@ from dashboards.live import Hub
 
 __all__ = ["Server", "make_server"]
 
-_DRAIN_S = 5
+_DRAIN_S = 1  # how long open answers may take when the server stops
 
 
 class Server(uvicorn.Server):
