@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import msgspec
 import numpy as np
 
 from devices.device import Registry
 from devices.errors import QalaError, Reason
+from devices.quantity import QUANTITIES, parse_key
 from devices.reading import Batch, Int32Array, Int64Array, Position
 from ingest.admission import Admission, Admitted
 from ingest.formats import Decoder
@@ -108,24 +109,52 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def announcements(intake: Intake, registry: Registry) -> Announcements:
-    """Return what devices say of themselves; for undeclared ones, note a rejection in the intake."""
+def announcements(intake: Intake, registry: Registry, declared: Mapping[str, Mapping[str, str]]) -> Announcements:
+    """Return what devices say of themselves; for undeclared ones, note a rejection in the intake.
+
+    `declared` are the units by device and quantity that were said before. The first declaration of a unit stays, and a
+    quantity of the catalogue has the one unit that it has: what contradicts is rejected, so that readings mean the same
+    whenever they are decoded.
+    """
     said = Announcements([], [], {})
+    units = dict(declared)
     for index, (message, decoded) in enumerate(zip(intake.messages, intake.decoded, strict=True)):
         if decoded.status is not None:
             if _is_known(decoded.status.device, intake, index, registry, said):
                 said.statuses.append(_status(decoded.status, message))
         elif decoded.metadata is not None and _is_known(decoded.metadata.device, intake, index, registry, said):
-            said.metadata.append(_metadata(decoded.metadata, message))
+            metadata = _metadata(decoded.metadata, message)
+            known = units.get(metadata.device, {})
+            wrong = [_contradiction(metadata, name, known) for name in metadata.units]
+            _note(intake, index, [rejection for rejection in wrong if rejection is not None])
+            units[metadata.device] = {**_new_units(metadata.units), **known}
+            said.metadata.append(msgspec.structs.replace(metadata, units=units[metadata.device]))
     return said
+
+
+def _new_units(units: Mapping[str, str]) -> dict[str, str]:
+    return {name: unit for name, unit in units.items() if parse_key(name)[0] not in QUANTITIES}
+
+
+def _contradiction(metadata: DeviceMetadata, name: str, known: Mapping[str, str]) -> Rejection | None:
+    quantity = QUANTITIES.get(parse_key(name)[0])
+    before = quantity.unit if quantity else known.get(name, metadata.units[name])
+    if metadata.units[name] == before:
+        return None
+    detail = f"its unit is {before}; a message may say another for itself in `u`"
+    return Rejection(Reason.BAD_UNIT, detail, name, metadata.device)
+
+
+def _note(intake: Intake, index: int, rejections: Sequence[Rejection]) -> None:
+    decoded = intake.decoded[index]
+    if rejections:
+        intake.decoded[index] = msgspec.structs.replace(decoded, rejections=[*decoded.rejections, *rejections])
 
 
 def _is_known(device: str, intake: Intake, index: int, registry: Registry, said: Announcements) -> bool:
     if device in registry.devices:
         return True
-    decoded = intake.decoded[index]
-    unknown = Rejection(Reason.UNKNOWN_DEVICE, "not in the registry", device=device)
-    intake.decoded[index] = msgspec.structs.replace(decoded, rejections=[*decoded.rejections, unknown])
+    _note(intake, index, [Rejection(Reason.UNKNOWN_DEVICE, "not in the registry", device=device)])
     said.unknown.setdefault(device, []).append(index)
     return False
 

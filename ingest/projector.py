@@ -178,7 +178,7 @@ class Projector:
 
     def _listen(self, intake: Intake) -> Announcements:
         """Keep what devices say of themselves. New units hold for their whole portion, and for what was rejected without them."""
-        said = announcements(intake, self._registry)
+        said = announcements(intake, self._registry, self._declared())
         if said.statuses:
             inventory.put_status(self.engine, said.statuses)
         if said.metadata:
@@ -301,8 +301,11 @@ class Projector:
                 self._project_again(theirs)
 
     def _new_admission(self) -> Admission:
-        declared = {device: item.units for device, item in self._metadata.items()}
-        return Admission(self._registry, self._register, self._settings, declared=declared)
+        return Admission(self._registry, self._register, self._settings, declared=self._declared())
+
+    def _declared(self) -> dict[str, dict[str, str]]:
+        """Return the units that devices declared, by device and quantity."""
+        return {device: item.units for device, item in self._metadata.items()}
 
     def _register(self, series: Sequence[SeriesInfo]) -> Int32Array:
         """Register series; whatever the store fails with says nothing against the messages."""

@@ -12,7 +12,7 @@ from ingest.rejected import Replayed, replay
 from ingest.settings import IngestSettings
 from qala.state.registry import candidates
 from qala.state.rejected import dropped, list_rejected, summarize
-from tests.builders import NOW_US, SECOND_US, City, cities, message, registry, telemetry
+from tests.builders import NOW_MS, NOW_US, SECOND_US, City, cities, message, registry, telemetry
 
 Cities = Callable[..., City]
 
@@ -186,7 +186,7 @@ def test_where_unknown_devices_are_rejected_none_is_a_candidate(make: Cities) ->
 @pytest.mark.parametrize("order", ["metadata first", "metadata last", "one batch"])
 def test_units_in_metadata_hold_whatever_comes_first(make: Cities, order: str) -> None:
     city = make()
-    said = message({"q": {"x_flow": {"u": "m3/h"}, "temperature": {"u": "degF"}}}, leaf="m")
+    said = message({"q": {"x_flow": {"u": "m3/h"}, "temperature": {"u": "degC"}}}, leaf="m")
     sent = telemetry({"x_flow": 5})
     batches = {"metadata first": [[said], [sent]], "metadata last": [[sent], [said]], "one batch": [[sent, said]]}
 
@@ -195,3 +195,28 @@ def test_units_in_metadata_hold_whatever_comes_first(make: Cities, order: str) -
 
     assert city.readings() == {("air/a1", "x_flow", NOW_US): 5}
     assert reasons(city) == []
+
+
+def test_metadata_does_not_change_what_a_known_quantity_means(make: Cities) -> None:
+    city = make()
+    city.send(telemetry({"temperature": 50}))
+    city.send(message({"q": {"temperature": {"u": "degF"}}}, leaf="m"))
+    city.send(telemetry({"temperature": 50}, t=NOW_MS + 1000))
+
+    assert set(city.readings().values()) == {50}
+    assert reasons(city) == [(Reason.BAD_UNIT, "air/a1")]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_first_declaration_of_a_unit_stays(make: Cities, together: bool) -> None:
+    city = make()
+    told = [
+        message({"q": {"x_flow": {"u": unit}}}, leaf="m", received_us=NOW_US + n)
+        for n, unit in enumerate(["m3/h", "m3/s"])
+    ]
+    for batch in [told] if together else [[one] for one in told]:
+        city.send(*batch)
+    city.send(telemetry({"x_flow": 5}))
+
+    assert {info.unit for info in city.store.catalog().values()} == {"m3/h"}
+    assert reasons(city) == [(Reason.BAD_UNIT, "air/a1")]
