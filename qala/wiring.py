@@ -52,6 +52,8 @@ _ASK_S = 50.0  # less than the command line waits for an answer
 _JOIN_S = 3.0
 _PATIENCE_S = 120.0  # after a start, what devices kept back meanwhile comes first
 _RETRY_S = (0.5, 30.0)
+_FLOOD = 5_000  # messages between two looks: more than large cities send
+_FLOOD_ROUNDS = 5  # so many rounds are left out for a flood
 _WELL_AFTER_S = 60.0  # longer than the longest pause before a failed thread begins again
 _log = logging.getLogger(__name__)
 
@@ -255,7 +257,6 @@ class App:
 
     def _compute(self, stop: threading.Event) -> None:
         """Compute what is due and judge it, until told to stop; silence is judged only by who has heard everything."""
-        settings = self._config.analytics
         patient_until = time.monotonic() + _PATIENCE_S
         while not stop.is_set():
             applied = self._store.applied(self._reader.id)
@@ -265,8 +266,15 @@ class App:
                 self._patient.rest(applied, _now_us())
             if not done and time.monotonic() > patient_until and not self._projector.health(_now_us()).lag_messages:
                 self._patient.watch_silence(_now_us())
-            if done < settings.windows_max:
-                stop.wait(settings.tick_s)
+            if done < self._config.analytics.windows_max:
+                self._pause(stop)
+
+    def _pause(self, stop: threading.Event) -> None:
+        """Wait for the next round, longer while messages pour in: what is computed of half of them is computed again."""
+        for _ in range(_FLOOD_ROUNDS):
+            before = self._projector.counters.messages
+            if stop.wait(self._config.analytics.tick_s) or self._projector.counters.messages - before <= _FLOOD:
+                return
 
     def close(self) -> None:
         """Stop the threads and let go of every file."""
