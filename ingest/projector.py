@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from sqlalchemy import Engine
 
 from devices.device import Registry
@@ -32,9 +33,12 @@ from ingest.rejected import Replayed, rejected_rows, replay
 from ingest.settings import IngestSettings
 from qala.state import registry as inventory
 from qala.state import rejected as state
+from qala.state.dirty import BUCKET_US
 from qala.state.registry import DeviceMetadata
 from qala.state.rejected import RejectedLog
-from qala.store.base import Store
+from qala.state.reopened import forget_reopened, reopened
+from qala.store.base import Selector, Span, Store
+from qala.store.rows import numbers
 
 __all__ = ["Counters", "Dirty", "Health", "Projector"]
 
@@ -45,6 +49,7 @@ _LOOK_S = 1.0  # a nudge may be lost
 _RETRY_S = (0.1, 5.0)  # first and longest wait after a failure
 _REQUESTS_MAX = 64
 _PORTION = 5_000  # messages that are decoded and admitted together
+_EVER = Span(-(2**62), 2**62)
 _NEAR = 256  # messages so close together are read at once
 
 
@@ -279,11 +284,23 @@ class Projector:
         if registry is not self._registry:
             self._registry = registry
             self._admission = self._new_admission()
+            self._mark_reopened()
         admitted = self._awaited & registry.devices.keys()
         if admitted:
             self._project_admitted(admitted)
             state.forget_awaited(self.engine, admitted)
             self._awaited -= admitted
+
+    def _mark_reopened(self) -> None:
+        """Mark the readings of devices that count otherwise since the registry changed, as far as they are stored."""
+        devices = reopened(self.engine)
+        position = self._position()
+        if devices and position.number:
+            for rows in self._store.read(Selector(devices=frozenset(devices)), _EVER):
+                table = pa.Table.from_batches([rows])
+                buckets = numbers(table, "time_us", np.int64) // BUCKET_US
+                self._dirty.mark(numbers(table, "series", np.int32), buckets, position)
+        forget_reopened(self.engine, devices)
 
     def _project_admitted(self, devices: Set[str]) -> None:
         """Take all that newly admitted devices have sent since they were first seen all the way."""

@@ -3,7 +3,18 @@
 Every module with tables is imported here, so that `open_state` makes them all.
 """
 
-from qala.state import dirty, episodes, judged, outbox, registry, rejected
+from qala.state import dirty, episodes, judged, outbox, registry, rejected, reopened
 from qala.state.database import METADATA, SCHEMA_VERSION, open_state
 
-__all__ = ["METADATA", "SCHEMA_VERSION", "dirty", "episodes", "judged", "open_state", "outbox", "registry", "rejected"]
+__all__ = [
+    "METADATA",
+    "SCHEMA_VERSION",
+    "dirty",
+    "episodes",
+    "judged",
+    "open_state",
+    "outbox",
+    "registry",
+    "rejected",
+    "reopened",
+]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import (
     Column,
+    Connection,
     Engine,
     ExceptionContext,
     Integer,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    update,
 )
 
 from devices.errors import CorruptError, VersionError
@@ -42,6 +44,11 @@ def open_state(url: str) -> Engine:
     _check_version(engine)
     METADATA.create_all(engine)
     return engine
+
+
+def alone(connection: Connection) -> None:
+    """Let no other process write until this transaction ends, so that what it reads first still holds when it writes."""
+    connection.execute(update(_schema).values(version=_schema.c.version))
 
 
 def _sqlite(url: str) -> Engine:

@@ -31,7 +31,8 @@ from sqlalchemy import (
 from devices.device import Clock, Device, Placement, Registry, Zone
 from devices.errors import ConflictError, NotFoundError
 from devices.reading import Position
-from qala.state.database import METADATA
+from qala.state.database import METADATA, alone
+from qala.state.reopened import affected, reopen
 
 __all__ = [
     "Candidate",
@@ -181,10 +182,12 @@ def import_registry(
     device or a zone that does not exist; nothing is changed then.
     """
     with engine.begin() as connection:
+        alone(connection)
+        before = _load(connection)
         changes = _put(connection, _zone, zones, at_us) + _put(connection, _device, devices, at_us)
         changes += _place(connection, _by_device(placements), at_us)
         if changes:
-            _load(connection)  # its checks are the registry's own
+            reopen(connection, affected(before, _load(connection)))
     return changes
 
 
@@ -194,6 +197,7 @@ def admit(engine: Engine, device: Device, placement: Placement | None, at_us: in
     Raises ConflictError where the device exists, NotFoundError where the placement names an unknown zone.
     """
     with engine.begin() as connection:
+        alone(connection)
         registry = _load(connection)
         if device.id in registry.devices:
             raise ConflictError(
@@ -205,6 +209,7 @@ def admit(engine: Engine, device: Device, placement: Placement | None, at_us: in
         _put(connection, _device, [device], at_us)
         if placement:
             _place(connection, {device.id: [placement]}, at_us)
+        reopen(connection, affected(registry, _load(connection)))
         connection.execute(delete(_candidate).where(_candidate.c.device == device.id))
 
 
