@@ -26,6 +26,7 @@ from analytics.settings import AnalyticsSettings
 from dashboards.settings import DashboardsSettings
 from devices.errors import ConfigError
 from ingest.settings import IngestSettings, parse_address
+from qala.city import RehearsalSettings
 
 __all__ = ["CONFIG_FILE", "Config", "Setting", "effective", "load_config"]
 
@@ -55,6 +56,7 @@ class Config(BaseSettings):
     ingest: IngestSettings = IngestSettings.model_validate({})
     analytics: AnalyticsSettings = AnalyticsSettings.model_validate({})
     dashboards: DashboardsSettings = DashboardsSettings.model_validate({})
+    rehearsal: RehearsalSettings = RehearsalSettings.model_validate({})
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

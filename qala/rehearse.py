@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from devices.rehearsal.city import City
+from qala.city import rehearsal_city
 from qala.config import Config
 from qala.publisher import Publisher
 
@@ -72,7 +73,7 @@ def rehearse(config: Config, *, say: Callable[[str], None]) -> None:
     Raises UnavailableError where nobody listens.
     """
     path = config.folder / "rehearsal.json"
-    city = City(topic_root=config.ingest.topic_root)
+    city = rehearsal_city(config.rehearsal, topic_root=config.ingest.topic_root)
     host, port = config.mqtt
     with Publisher(host, port, client_id="rehearsal-city", in_flight=_IN_FLIGHT) as publisher:
         log = _Log(path, publisher)

@@ -36,6 +36,7 @@ from ingest.projector import Projector
 from ingest.reader import JournalReader
 from ingest.rejected import Replayed, replay
 from qala import measures
+from qala.city import rehearsal_city
 from qala.config import Config
 from qala.declared import import_declared
 from qala.process import name_thread
@@ -67,14 +68,12 @@ def build(config: Config, *, rehearse: bool = False) -> App:
     engine = open_state(config.state_url)
     import_declared(engine, config.devices_file, config.zones_file)
     if rehearse:
-        _import_city(engine)
+        _import_city(engine, config)
     return App(config, engine, open_store(config.store_url))
 
 
-def _import_city(engine: Engine) -> None:
-    from devices.rehearsal.city import City
-
-    devices, zones, placements = City().registry()
+def _import_city(engine: Engine, config: Config) -> None:
+    devices, zones, placements = rehearsal_city(config.rehearsal).registry()
     registry.import_registry(engine, devices, zones, placements, _now_us())
 
 
