@@ -55,9 +55,17 @@ class Judge:
         self._silent: dict[tuple[str, str], EpisodeRow] = {}
 
     def start(self, now_us: int) -> None:
-        """Learn when each zone last had a value, as far back as silence is worth an episode, and which are silent."""
+        """Learn when each zone last had a value, as far back as silence is worth an episode, and which are silent.
+
+        Episodes of rules that are no more end here, without a word: nobody will judge them again.
+        """
         for row in episodes(self._engine, states=["firing"], limit=EPISODES_MAX):
-            if row.kind == "no_data" and row.rule in self._rules:
+            if row.rule not in self._rules:
+                with self._engine.begin() as connection:
+                    put_episode(
+                        connection, msgspec.structs.replace(row, state="ended", end_us=now_us, updated_us=now_us)
+                    )
+            elif row.kind == "no_data":
                 self._silent[row.rule, row.zone] = row
                 self._last_stop[row.rule, row.zone] = row.start_us
         for rule in self._rules.values():
@@ -79,12 +87,14 @@ class Judge:
             self._on_episodes(written)
         return written
 
-    def judge_all(self, now_us: int) -> list[EpisodeRow]:
-        """Fold every value that the store has, and return the episodes that changed."""
+    def judge_all(self, zones: Iterable[str], now_us: int) -> list[EpisodeRow]:
+        """Fold every value that the store has of some zones, one zone after the other, and return the episodes that changed."""
         written: list[EpisodeRow] = []
         for rule in self._rules.values():
-            points = points_of(self._store, rule, None, Span(-FOREVER_US, now_us))
-            written += self._fold_zones(rule, {zone: of[0].start_us for zone, of in points.items()}, now_us)
+            for zone in zones:
+                points = points_of(self._store, rule, frozenset([zone]), Span(-FOREVER_US, now_us)).get(zone)
+                if points:
+                    written += self._fold_zones(rule, {zone: points[0].start_us}, now_us)
         if written:
             self._on_episodes(written)
         return written

@@ -1,14 +1,15 @@
-"""A rebuild pages nobody: while the store is behind what was judged before, nothing is judged.
+"""A rebuild pages nobody: while the store is behind what was judged before, or behind the journal, nothing is judged.
 
 A store that was thrown away, or restored from an older copy, comes back value by value. Half of an episode's values would
 withdraw it, the other half raise it again. So judging waits until the store is as far as it had been and everything due is
-computed, and then folds all values at once: the episodes are the same as before, and there is nothing to tell.
+computed, and then folds all values at once: the episodes are the same as before, and there is nothing to tell. The same
+holds for what waits in the journal after an outage: nobody is told of numbers that the next thousand messages correct.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Engine
 
@@ -22,32 +23,35 @@ __all__ = ["PatientJudge"]
 logger = logging.getLogger(__name__)
 
 NOTE_EVERY_US = 10_000_000
+BACKLOG = 10_000
+"""Messages that wait at the start from which on judging waits for them."""
 
 
 class PatientJudge:
-    """Judges values as they come, except during a rebuild. Runs on the scheduler's thread."""
+    """Judges values as they come, except during a rebuild. Runs on the scheduler's thread. `zones` gives those there are."""
 
-    def __init__(self, judge: Judge, engine: Engine) -> None:
+    def __init__(self, judge: Judge, engine: Engine, zones: Callable[[], Iterable[str]]) -> None:
         self._judge = judge
         self._engine = engine
+        self._zones = zones
         self._known: dict[str, Judged] = {}
         self._noted_us = 0
         self._waits = False
 
-    def begin(self, journal: str, applied: Position | None) -> None:
+    def begin(self, journal: str, applied: Position | None, waiting: int) -> None:
         """Compare what the store has of a journal with what was judged, once; call it before its values are judged.
 
-        A journal that nobody wrote yet has no id.
+        `waiting` messages of the journal are not applied yet. A journal that nobody wrote yet has no id.
         """
         if not journal or journal in self._known:
             return
         known = judged(self._engine, journal)
         number = applied.number if applied else 0
-        if number < known.number and not known.rebuilding:
-            known = Judged(known.number, rebuilding=True)
+        if (number < known.number or waiting > BACKLOG) and not known.rebuilding:
+            known = Judged(max(known.number, number + waiting), rebuilding=True)
             set_judged(self._engine, journal, known)
         if known.rebuilding:
-            logger.warning("the store is being rebuilt (message %d of %d); alerts wait for it", number, known.number)
+            logger.warning("the store catches up (message %d of %d); alerts wait for it", number, known.number)
         self._known[journal] = known
         self._waits = known.rebuilding
 
@@ -62,9 +66,9 @@ class PatientJudge:
             return
         known = self._known[applied.journal]
         if self._waits and applied.number >= known.number:
-            self._judge.judge_all(now_us)
+            self._judge.judge_all(list(self._zones()), now_us)
             self._waits = False
-            logger.warning("the store is rebuilt; alerts are judged again")
+            logger.warning("the store has caught up; alerts are judged again")
             self._note(applied, now_us)
         elif not self._waits and applied.number > known.number and now_us - self._noted_us >= NOTE_EVERY_US:
             self._note(applied, now_us)

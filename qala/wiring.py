@@ -117,7 +117,7 @@ class App:
             on_applied=self.hub.on_applied,
         )
         self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
-        self._patient = PatientJudge(self._judge, engine)
+        self._patient = PatientJudge(self._judge, engine, lambda: self.registry().zones)
         self._outbox = Outbox(engine, channels, retry_max_s=config.analytics.notice_retry_max_s)
         self._scheduler = Scheduler(
             store,
@@ -259,7 +259,7 @@ class App:
         patient_until = time.monotonic() + _PATIENCE_S
         while not stop.is_set():
             applied = self._store.applied(self._reader.id)
-            self._patient.begin(self._reader.id, applied)
+            self._patient.begin(self._reader.id, applied, self._projector.health(_now_us()).lag_messages)
             done = self._scheduler.step(_now_us())
             if not done and not self._scheduler.backlog(_now_us()).marks:
                 self._patient.rest(applied, _now_us())

@@ -160,6 +160,21 @@ def test_a_judge_that_starts_again_remembers_who_is_silent(engine: Engine) -> No
     assert ended.state == "ended"
 
 
+def test_episodes_of_a_rule_that_is_no_more_end_without_a_word(engine: Engine) -> None:
+    office = Office(engine)
+    office.learn(a_value(1, 11), a_value(2, 12), now_hour=3)
+    Judge(office.store, engine, {}, channels=["log"]).start(5 * HOUR)
+    [row] = episodes(engine)
+    assert (row.state, row.end_us) == ("ended", 5 * HOUR)
+    assert [kind for kind, _ in office.told()] == ["raised"]
+
+
+def test_judging_everything_again_changes_nothing(engine: Engine) -> None:
+    office = Office(engine)
+    office.learn(*(a_value(hour, value) for hour, value in enumerate(COURSE)))
+    assert office.judge.judge_all(["z", "elsewhere"], 100 * HOUR) == []
+
+
 class Receiver(BaseHTTPRequestHandler):
     """An endpoint that fails `failures` times and then takes everything."""
 
