@@ -10,7 +10,7 @@ import msgspec
 __all__ = ["Health", "Parts", "PartsProvider", "Reason", "judge"]
 
 Parts = Mapping[str, Mapping[str, Any]]
-"""What each part says: "door", "projector", "scheduler", "store". `up` is False where a part does not run."""
+"""What each part says: "door", "projector", "scheduler", "outbox", "store". `up` is False where a part does not run."""
 
 PartsProvider = Callable[[], Parts]
 

@@ -216,8 +216,17 @@ class App:
                 "marks": backlog.marks,
                 "lag_s": round(backlog.lag_s, 3),
             },
-            "store": {"up": True, "engine": self._store.capabilities.engine},
+            "outbox": {"up": running.get("outbox", False)},
+            "store": {"engine": self._store.capabilities.engine, **self._answers()},
         }
+
+    def _answers(self) -> Mapping[str, Any]:
+        """Say whether the store answers, and what it says where it does not."""
+        try:
+            self._store.applied(self._reader.id)
+        except UnavailableError as error:
+            return {"up": False, "error": error.message}
+        return {"up": True, "error": None}
 
     def _door(self, now_us: int) -> Mapping[str, Any]:
         report = read_report(self._config.folder)

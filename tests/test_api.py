@@ -874,6 +874,8 @@ def test_a_replay_is_asked_of_the_projector(city: City) -> None:
         pytest.param({}, "ok", None, id="all is well"),
         pytest.param({"projector": {"lag_s": 31.0}}, "degraded", "projector_behind", id="behind"),
         pytest.param({"door": {"up": False}}, "degraded", "door_down", id="no new messages"),
+        pytest.param({"outbox": {"up": False}}, "degraded", "outbox_down", id="nobody is told"),
+        pytest.param({"store": {"up": False, "error": "closed"}}, "down", "store_down", id="no store"),
         pytest.param({"projector": {"up": False}}, "down", "projector_down", id="nothing is projected"),
         pytest.param({"door": {"damaged": 3}}, "degraded", "journal_damaged", id="a damaged journal"),
     ],

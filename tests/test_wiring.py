@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from qala.config import load_config
 from qala.process import holder
-from qala.wiring import _Thread
+from qala.wiring import _Thread, build
 from tests.processes import Qala
 from tests.wait import until
 
@@ -50,3 +51,16 @@ def test_a_registry_that_changes_while_the_server_starts_does_not_end_it(tmp_pat
         assert qala.serve.poll() is None
     finally:
         qala.__exit__(None, None, None)
+
+
+def test_health_tells_of_an_outbox_that_does_not_run_and_of_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    app = build(load_config(flags={"data": tmp_path}))
+    try:
+        assert app.parts()["outbox"]["up"] is False
+        assert app.parts()["store"] == {"engine": "duckdb", "up": True, "error": None}
+        app.start()
+        assert app.parts()["outbox"]["up"] is True
+    finally:
+        app.close()
+    found = app.parts()
+    assert (found["store"]["up"], found["store"]["error"]) == (False, "the store is closed")

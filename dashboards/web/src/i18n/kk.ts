@@ -290,6 +290,7 @@ export const kk: Messages = {
   "reason.door_down": "хабар қабылдау тоқтады",
   "reason.projector_down": "өңдеу тоқтады",
   "reason.scheduler_down": "есептеу тоқтады",
+  "reason.outbox_down": "хабарламалар жіберілмейді",
   "reason.store_down": "қойма жауап бермейді",
   "reason.projector_behind": "өңдеу кешігіп жатыр",
   "reason.scheduler_behind": "есептеу кешігіп жатыр",

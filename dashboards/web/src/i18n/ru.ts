@@ -294,6 +294,7 @@ export const ru: Messages = {
   "reason.door_down": "приём сообщений остановлен",
   "reason.projector_down": "обработка остановлена",
   "reason.scheduler_down": "расчёты остановлены",
+  "reason.outbox_down": "уведомления не отправляются",
   "reason.store_down": "хранилище не отвечает",
   "reason.projector_behind": "обработка отстаёт",
   "reason.scheduler_behind": "расчёты отстают",
