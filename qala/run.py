@@ -24,7 +24,7 @@ STOP_S = 4.5
 """How long children may take to end by themselves [s]."""
 _STEADY_S = 60.0  # a child that lived so long is trusted again
 _FORMER_S = 5.0  # how long the ports and locks of a run that just ended are waited for
-_READY_S = 60.0
+_SAY_S = 10.0  # how often is said that something is not ready
 _LOOK_S = 0.05
 _ROUND_S = 1.0
 _USAGE = 2  # exit code of a wrong configuration: starting again does not help
@@ -196,10 +196,12 @@ def run(
 def _until_ready(supervisor: Supervisor, config: Config, say: Say, guest: Child | None) -> int:
     """Wait until both children answer; return an exit code where one of them cannot start.
 
-    A guest needs only the door, and is started as soon as that answers.
+    A large state or store takes its time to open, so a child is waited for as long as it lives, and is spoken of
+    meanwhile. A guest needs only the door, and is started as soon as that answers.
     """
     needed = tuple(supervisor.children)
-    deadline = time.monotonic() + _READY_S
+    addresses = (("the door", config.mqtt), ("the server", config.socket))
+    began = said = time.monotonic()
     while not supervisor.stopping:
         for child, code in supervisor.round(_LOOK_S):
             say(f"{child.name} ended ({_how(code)}) before all was ready")
@@ -208,10 +210,12 @@ def _until_ready(supervisor: Supervisor, config: Config, say: Say, guest: Child 
         if guest is not None and answers(config.mqtt):
             supervisor.add(guest)
             guest = None
-        if guest is None and answers(config.socket) and answers(config.mqtt):
+        waited_for = [name for name, address in addresses if not answers(address)]
+        if guest is None and not waited_for:
             return 0
-        if time.monotonic() > deadline:
-            raise UnavailableError(f"not ready within {_READY_S:g} s", hint="run qala doctor")
+        if time.monotonic() - said >= _SAY_S:
+            said = time.monotonic()
+            say(f"not ready after {said - began:.0f} s, waiting for {' and '.join(waited_for)} (Ctrl-C stops it)")
     return 0
 
 

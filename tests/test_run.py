@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from qala.config import load_config
+from qala.run import Child, Supervisor, _until_ready
 from tests.running import Running, alive, free_port, running
 from tests.wait import until
 
@@ -52,6 +54,30 @@ def test_a_port_in_use_is_named_with_a_hint(qala: Running, tmp_path: Path) -> No
     assert second.returncode == 1
     assert f"127.0.0.1:{qala.http} is in use by another program" in second.stderr
     assert "--http" in second.stderr
+
+
+def test_a_server_that_is_long_in_coming_is_waited_for_and_spoken_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qala.run._SAY_S", 0.1)
+    child, said = Child("the server", []), list[str]()
+    child._command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    supervisor = Supervisor([child], said.append)
+
+    def say(text: str) -> None:
+        said.append(text)
+        supervisor.stopping = len(said) == 3
+
+    config = load_config(flags={"data": tmp_path, "ingest.mqtt": f"127.0.0.1:{free_port()}"})
+    supervisor.start()
+    try:
+        assert _until_ready(supervisor, config, say, None) == 0
+    finally:
+        supervisor.stop()
+        supervisor._wake.close()
+        supervisor._woken.close()
+    assert len(said) == 3
+    assert all("waiting for the door and the server" in text for text in said)
 
 
 def test_a_signal_takes_all_down_within_5_seconds() -> None:
