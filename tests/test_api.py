@@ -76,6 +76,11 @@ def reject(state: Engine, *rows: RejectedRow) -> None:
 
 ANSWERS = [
     pytest.param("/health", contract.Health, id="health"),
+    pytest.param(
+        f"/indicators/pm2_5_mean/revisions?zone=district-a&window=1h&start={iso(NOW - 2 * HOUR)}",
+        contract.Page[contract.Value],
+        id="revisions of a value",
+    ),
     pytest.param("/summary", contract.Summary, id="summary"),
     pytest.param("/zones", contract.Page[contract.Zone], id="zones"),
     pytest.param("/geo/zones.geojson", contract.FeatureCollection, id="zones on the map"),
@@ -647,6 +652,13 @@ def test_a_value_is_provisional_until_its_grace_has_passed(city: City) -> None:
     city.time_us = NOW + 1
     assert not city.items("/indicators/pm2_5_mean/values")[0]["provisional"]
     assert not city.items("/indicators/pm2_5_mean/latest", window="1h")[0]["provisional"]
+
+
+def test_the_revisions_of_a_value_tell_how_it_became_what_it_is(city: City) -> None:
+    for number in (21.0, 21.0, 24.0):
+        city.put(make_value("pm2_5_mean", "district-a", "1h", NOW - 2 * HOUR, number))
+    items = city.items("/indicators/pm2_5_mean/revisions", zone="district-a", window="1h", start=iso(NOW - 2 * HOUR))
+    assert [(item["revision"], item["value"]) for item in items] == [(1, 21.0), (2, 24.0)]
 
 
 def test_as_of_reads_what_was_known_then(city: City) -> None:

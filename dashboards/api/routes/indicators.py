@@ -76,6 +76,26 @@ def list_values(
     return render(request, _public(page, now_us), form, more, raw={"detail"})
 
 
+@router.get("/indicators/{name}/revisions", response_model=contract.Page[contract.Value])
+def value_revisions(
+    context: Context,
+    request: Request,
+    name: str,
+    zone: str,
+    window: str,
+    start: str,
+    format: FormatQuery = None,  # noqa: A002
+) -> Response:
+    """List how the number of one window became what it is: every revision, the oldest first."""
+    form = negotiate(request, format)
+    _windows(_find(context, name), window)
+    now_us = context.now_us()
+    start_us = parse_time(start, now_us, field="start")
+    select = ValueSelector(frozenset({name}), frozenset({zone}), frozenset({window}))
+    found = context.store.revisions(select, Span(start_us, start_us + 1)).slice(0, context.settings.page_max)
+    return render(request, _public(found, now_us), form, None, raw={"detail"})
+
+
 @router.get("/indicators/{name}/latest", response_model=contract.Page[contract.Value])
 async def latest_values(context: Context, request: Request, name: str, window: str | None = None) -> Response:
     """Give the newest value of each zone, of the smallest window where none is named."""
