@@ -176,7 +176,7 @@ BAD = [
     pytest.param("GET", "/rejected?cursor=abc", 422, "bad_cursor", id="no cursor of the rejected"),
     pytest.param("GET", "/readings?device=city/air-1&format=xml", 422, "invalid_request", id="a format it has not"),
     pytest.param("GET", "/readings?devise=city/air-1", 422, "unknown_parameter", id="a misspelt parameter"),
-    pytest.param("GET", "/zones?limit=5", 422, "unknown_parameter", id="a parameter where there is none"),
+    pytest.param("GET", "/summary?limit=5", 422, "unknown_parameter", id="a parameter where there is none"),
     pytest.param("GET", "/overview?device=city/air-1&points=5000", 422, "too_many", id="too many points"),
     pytest.param("GET", "/overview?device=city/air-1&points=0", 422, "invalid_request", id="no points"),
     pytest.param("GET", "/devices?state=tired", 422, "invalid_request", id="a state it has not"),
@@ -603,6 +603,33 @@ def test_zones_are_features_that_a_map_can_draw(city: City) -> None:
     assert feature["id"] == feature["properties"]["id"] == "road-1"
     assert feature["properties"]["free_flow_kmh"] == 60.0
     assert [zone["id"] for zone in city.items("/zones", kind="district")] == ["district-a", "district-b"]
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        pytest.param("/zones", "id", id="zones"),
+        pytest.param("/devices", "id", id="devices"),
+        pytest.param("/candidates", "device", id="candidates"),
+    ],
+)
+def test_a_short_list_is_walked_page_by_page(full_city: City, path: str, key: str) -> None:
+    seen = [Candidate(f"city/late-{n}", NOW, NOW, 1) for n in range(4)]
+    record_candidates(full_city.state, seen, Position("journal", 10))
+    whole = [item[key] for item in full_city.items(path)]
+    assert len(whole) >= 3
+    assert whole == sorted(whole)
+    for limit in (1, 2, len(whole)):
+        assert [item[key] for item in full_city.walk(path, limit=limit)] == whole
+    first = full_city.get(path, params={"limit": 2})
+    assert [item[key] for item in first.json()["items"]] == whole[:2]
+    assert 'rel="next"' in first.headers["link"]
+
+
+def test_rules_are_a_list_with_pages_too(city: City) -> None:
+    assert [rule["id"] for rule in city.walk("/rules", limit=1)] == ["pm2_5_high"]
+    assert_problem(city.get("/rules?cursor=abc"), 422, "bad_cursor")
+    assert_problem(city.get("/rules?limit=10001"), 422, "limit_too_large")
 
 
 def test_only_devices_with_a_place_are_on_the_map(city: City) -> None:

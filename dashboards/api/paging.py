@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
@@ -21,6 +22,7 @@ __all__ = [
     "export_limit",
     "link_next",
     "page_limit",
+    "page_of",
 ]
 
 T = TypeVar("T")
@@ -28,6 +30,24 @@ _CURSOR_MAX = 1_000
 
 LimitQuery = Annotated[int | None, Query(ge=1, description="most rows of a page")]
 CursorQuery = Annotated[str | None, Query(description="`next` of the page before", max_length=_CURSOR_MAX)]
+
+
+class _AfterId(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    id: str
+
+
+def page_of(
+    rows: Iterable[T], id_of: Callable[[T], str], settings: DashboardsSettings, limit: int | None, cursor: str | None
+) -> tuple[list[T], str | None]:
+    """Cut the page after a cursor out of rows that are held whole, in the order of their ids; give the next cursor too.
+
+    Raises ProblemError (422) as `page_limit` and `decode_cursor` do.
+    """
+    after = decode_cursor(cursor, _AfterId).id if cursor else ""
+    most = page_limit(settings, limit)
+    rest = [row for row in rows if id_of(row) > after]
+    more = encode_cursor(_AfterId(id_of(rest[most - 1]))) if len(rest) > most else None
+    return rest[:most], more
 
 
 def page_limit(settings: DashboardsSettings, asked: int | None) -> int:

@@ -138,9 +138,11 @@ def devices_ls(
 
 
 @devices.command("candidates")
-def devices_candidates(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+def devices_candidates(
+    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 10_000, as_json: JsonOption = False
+) -> None:
     """List devices that sent messages and are not in the registry."""
-    rows = ask(config, data, lambda api: api.get("/candidates")["items"])
+    rows = ask(config, data, lambda api: api.items("/candidates", limit=limit))
     show(rows, ["device", "first", "last", "messages"], as_json=as_json)
 
 
@@ -211,9 +213,11 @@ def alerts_ack(
 
 
 @rules.command("ls")
-def rules_ls(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+def rules_ls(
+    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 10_000, as_json: JsonOption = False
+) -> None:
     """List the rules that are on."""
-    rows = ask(config, data, lambda api: api.get("/rules")["items"])
+    rows = ask(config, data, lambda api: api.items("/rules", limit=limit))
     show(rows, ["id", "severity", "condition", "for_s", "window", "owner"], as_json=as_json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from dashboards.api import contract
 from dashboards.api.context import ApiContext, Context
-from dashboards.api.paging import CursorQuery, LimitQuery, decode_cursor, encode_cursor, page_limit
+from dashboards.api.paging import CursorQuery, LimitQuery, page_of
 from dashboards.api.render import json_page, json_response
 from dashboards.items import DeviceItem
 from dashboards.latest import DeviceState, Newest
@@ -20,10 +21,6 @@ from devices.errors import NotFoundError
 from qala.state.registry import statuses
 
 router = APIRouter(tags=["devices"])
-
-
-class _After(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    device: str
 
 
 @router.get("/devices", response_model=contract.Page[contract.Device])
@@ -38,19 +35,16 @@ async def list_devices(
     cursor: CursorQuery = None,
 ) -> Response:
     """List the devices that are in service, by id."""
-    after = decode_cursor(cursor, _After).device if cursor else ""
-    rows = page_limit(context.settings, limit)
-    wanted = [
+    wanted = (
         device
         for device in context.devices()
-        if device.id > after
-        and kind in {None, device.kind}
+        if kind in {None, device.kind}
         and domain in {None, device.domain}
         and (zone is None or zone in device.zones)
         and state in {None, device.state}
-    ]
-    more = encode_cursor(_After(wanted[rows - 1].id)) if len(wanted) > rows else None
-    return json_page(request, wanted[:rows], more)
+    )
+    page, more = page_of(wanted, attrgetter("id"), context.settings, limit, cursor)
+    return json_page(request, page, more)
 
 
 @router.get("/devices/{fleet}/{device}", response_model=contract.DeviceDetail)

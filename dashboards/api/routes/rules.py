@@ -12,6 +12,7 @@ from analytics.past import try_rule
 from analytics.rulebook import describe, failures, parse_rule
 from dashboards.api import contract
 from dashboards.api.context import ApiContext, Context
+from dashboards.api.paging import CursorQuery, LimitQuery, page_of
 from dashboards.api.render import json_page, json_response
 from dashboards.problem import ProblemError
 from dashboards.times import iso, parse_span
@@ -21,9 +22,12 @@ router = APIRouter(tags=["alerts"])
 
 
 @router.get("/rules", response_model=contract.Page[contract.Rule])
-async def list_rules(context: Context, request: Request) -> Response:
+async def list_rules(
+    context: Context, request: Request, limit: LimitQuery = None, cursor: CursorQuery = None
+) -> Response:
     """List the rules by id."""
-    return json_page(request, [_item(context, context.rules[id_]) for id_ in sorted(context.rules)])
+    page, more = page_of(sorted(context.rules), str, context.settings, limit, cursor)
+    return json_page(request, [_item(context, context.rules[id_]) for id_ in page], more)
 
 
 @router.get("/rules/{rule}/runbook", response_class=PlainTextResponse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from dashboards.api import contract
 from dashboards.api.context import Context
+from dashboards.api.paging import CursorQuery, LimitQuery, page_of
 from dashboards.api.render import etagged, json_page
 from devices.device import Zone
 from devices.errors import NotFoundError
@@ -20,10 +22,18 @@ _BASEMAP_MAX = 64 * 1024 * 1024
 
 
 @router.get("/zones", response_model=contract.Page[contract.Zone])
-async def list_zones(context: Context, request: Request, kind: str | None = None) -> Response:
+async def list_zones(
+    context: Context,
+    request: Request,
+    kind: str | None = None,
+    limit: LimitQuery = None,
+    cursor: CursorQuery = None,
+) -> Response:
     """List the zones by id, without their geometry."""
     zones = context.registry().zones
-    return json_page(request, [_properties(zones[id_]) for id_ in sorted(zones) if kind in {None, zones[id_].kind}])
+    wanted = (zones[id_] for id_ in sorted(zones) if kind in {None, zones[id_].kind})
+    page, more = page_of(wanted, attrgetter("id"), context.settings, limit, cursor)
+    return json_page(request, [_properties(zone) for zone in page], more)
 
 
 @router.get("/geo/zones.geojson", response_model=contract.FeatureCollection)
