@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -224,3 +224,28 @@ def test_a_notice_is_posted_until_it_is_taken_and_always_under_one_key(engine: E
     assert (body["kind"], body["zone"], body["value"]) == ("raised", "z", 12.0)
     assert notice.sent_us == now_us
     webhook.close()
+
+
+class PowerCut(BaseException):
+    """What a kill between the sending of a notice and its note is to the one who sends."""
+
+
+def test_a_notice_that_was_sent_but_not_noted_is_sent_again_under_its_key(engine: Engine) -> None:
+    got: list[str] = []
+
+    class Channel:
+        name = "log"
+
+        def send(self, notice: Mapping[str, object]) -> None:
+            got.append(str(notice["key"]))
+            if len(got) == 1:
+                raise PowerCut
+
+    office = Office(engine, channels=["log"])
+    office.learn(a_value(1, 11), a_value(2, 12), now_hour=3)
+    with pytest.raises(PowerCut):
+        Outbox(engine, {"log": Channel()}).step(3 * HOUR)
+    assert Outbox(engine, {"log": Channel()}).step(3 * HOUR) == 1
+    assert Outbox(engine, {"log": Channel()}).step(4 * HOUR) == 0
+    [notice] = notices(engine, episodes(engine)[0].id)
+    assert got == [notice.key, notice.key]
