@@ -201,9 +201,13 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_key(key: str, origin: str) -> None:
-    known = _keys(Config)
+    known, sections = _keys(Config), _sections(Config)
+    if key in sections:
+        raise ConfigError(
+            f"{key!r} must be a table ({origin})", hint=f"write [{key}], and its keys below: qala config lists them"
+        )
     if key not in known:
-        names = [*known, *_sections(Config)]
+        names = [*known, *sections]
         similar = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
         raise ConfigError(
             f"unknown key {key!r} ({origin})", hint=_suggestion(similar, "list all keys with: qala config")
@@ -224,8 +228,14 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Sequence[str]:
     return keys
 
 
-def _sections(model: type[BaseModel]) -> list[str]:
-    return [name for name, field in model.model_fields.items() if _model_of(field.annotation)]
+def _sections(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """List the dotted names of a model's tables, and of the tables in them."""
+    sections: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = _model_of(field.annotation)
+        if inner:
+            sections += [prefix + name, *_sections(inner, f"{prefix}{name}.")]
+    return sections
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

@@ -64,7 +64,10 @@ def test_a_variable_of_another_purpose_is_left_alone(monkeypatch: pytest.MonkeyP
         pytest.param("[ingets]\nmqtt = 'x'", "unknown key 'ingets.mqtt'", id="misspelt section"),
         pytest.param("[ingest]\nqueue_max = 'many'", "ingest.queue_max = 'many'", id="wrong type"),
         pytest.param("[ingest]\nenrol = 'maybe'", "'enrol' or 'reject'", id="not among the choices"),
-        pytest.param("ingest = 3", "unknown key 'ingest'", id="a section that is a number"),
+        pytest.param("ingest = 3", r"'ingest' must be a table \(qala.toml\)", id="a section that is a number"),
+        pytest.param(
+            "[rehearsal]\nfaults = false", "'rehearsal.faults' must be a table", id="a table within that is none"
+        ),
         pytest.param("data = ", "is not TOML", id="not TOML"),
         pytest.param(f"data = '/tmp/{'x' * 100}'", "longer than 92 bytes", id="a folder whose sockets have no address"),
         pytest.param("[analytics]\nwebhook = 'city'", "analytics.webhook = 'city'", id="a webhook that is no address"),

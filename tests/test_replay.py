@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,14 @@ def test_a_name_that_no_topic_may_hold_is_spelled_in_latin() -> None:
     row = dict.fromkeys(["PM2_5", "PM10", "SO2", "CO", "NO2", "O3"], "1")
     topic, _ = first("almaty_kazhydromet", **row, datetime="2025-01-01 00:00:00", station="Скат-6")
     assert topic == "kazhydromet/skat-6"
+
+
+def test_a_mapping_that_is_not_utf_8_is_a_mistake_with_a_hint(tmp_path: Path) -> None:
+    path = tmp_path / "old.toml"
+    path.write_bytes('title = "Мектеп"'.encode("cp1251"))
+    with pytest.raises(ConfigError, match=r"old\.toml is not UTF-8") as caught:
+        load_mapping(str(path))
+    assert "UTF-8" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from devices.errors import ConfigError
 from qala.cli.shell import (
     ConfigOption,
     DataOption,
@@ -231,9 +232,16 @@ def rules_try(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a rule would have raised in the past; nothing is switched on and nobody is told."""
-    body = {"toml": file.read_text("utf-8"), "start": start, "stop": stop}
+    body = {"toml": _text(file), "start": start, "stop": stop}
     tried = ask(config, data, lambda api: api.post("/rules/try", body))
     for failure in tried["failures"]:
         say(f"its own test fails: {failure}")
     say(f"{tried['rule']['id']}: {len(tried['episodes'])} episodes")
     show(tried["episodes"], ["zone", "start", "fired", "end", "worst"], as_json=as_json)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8: {error.reason}", hint="save it as UTF-8") from None

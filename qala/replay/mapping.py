@@ -94,7 +94,7 @@ def load_mapping(name: str) -> CsvMapping:
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"the mapping {name} does not exist", hint="give the path of a .toml file")
-        text = path.read_text("utf-8")
+        text = _text(path)
     elif name in shipped():
         text = _folder().joinpath(f"{name}.toml").read_text("utf-8")
     else:
@@ -105,6 +105,15 @@ def load_mapping(name: str) -> CsvMapping:
         return msgspec.convert(tomllib.loads(text), CsvMapping)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"mapping {name}: {error}", hint="docs/extending.md shows a whole mapping") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"mapping {path} is not UTF-8: {error.reason}", hint="save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read mapping {path}: {error.strerror}", hint="see to its permissions") from None
 
 
 def plan(mapping: CsvMapping, rows: Iterable[Mapping[str, str]]) -> Iterator[Planned]:
