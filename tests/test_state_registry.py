@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from sqlalchemy import Engine, text
@@ -142,6 +144,25 @@ def test_admitting_a_candidate_makes_it_a_device(state: Engine) -> None:
         admit(state, station(), None, WEDNESDAY)
     with pytest.raises(NotFoundError):
         admit(state, station("air/a2"), stands("nowhere", device="air/a2"), WEDNESDAY)
+
+
+def test_of_many_who_admit_a_device_at_once_one_does(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'state.sqlite'}"
+    engines = [open_state(url) for _ in range(6)]
+    start = Barrier(len(engines))
+
+    def try_to_admit(engine: Engine) -> bool:
+        start.wait()
+        try:
+            admit(engine, Device("city/new", "air_station"), None, 1)
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(engines)) as pool:
+        assert sorted(pool.map(try_to_admit, engines)) == [False] * 5 + [True]
+    for engine in engines:
+        engine.dispose()
 
 
 def test_a_batch_that_is_repeated_counts_its_candidates_once(state: Engine) -> None:
