@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from devices.device import Zone
@@ -18,6 +19,8 @@ READINGS = 5
 
 _DAY_MS = 86_400_000
 _RATED_KW = 25.0
+_DICE = random.Random(7)  # noqa: S311 - not for secrets
+_NOISE = [_DICE.gauss(0.0, 1.0) for _ in range(65_537)]  # so that nothing packs better than a real city's readings
 
 
 def devices_csv(count: int) -> str:
@@ -48,25 +51,25 @@ def messages(count: int, devices: int, *, stop_us: int) -> Iterator[tuple[str, b
     for index in range(count):
         turn, device = divmod(index, devices)
         ms = start_ms + turn * INTERVAL_S * 1000
-        yield topics[device], (_power(ms, turn, device) if device % 2 else _air(ms, turn, device)).encode()
+        noise = [_NOISE[(index * READINGS + k) % len(_NOISE)] for k in range(READINGS)]
+        yield topics[device], (_power(ms, turn, device, noise) if device % 2 else _air(ms, noise)).encode()
 
 
-def _air(ms: int, turn: int, device: int) -> str:
-    day, wobble = _of_day(ms), (turn * 7 + device * 13) % 50 / 10
+def _air(ms: int, noise: Sequence[float]) -> str:
+    day = _of_day(ms)
     return (
-        f'{{"t":{ms},"v":{{"pm2_5":{30 - 12 * day + wobble:.1f},"pm10":{52 - 15 * day + 2 * wobble:.1f},'
-        f'"no2":{41 - 9 * day + wobble:.1f},"temperature":{2 + 8 * day - wobble / 10:.2f},'
-        f'"relative_humidity":{60 - 20 * day + wobble:.1f}}}}}'
+        f'{{"t":{ms},"v":{{"pm2_5":{30 - 12 * day + 2 * noise[0]:.1f},"pm10":{52 - 15 * day + 4 * noise[1]:.1f},'
+        f'"no2":{41 - 9 * day + 2 * noise[2]:.1f},"temperature":{2 + 8 * day + noise[3] / 5:.2f},'
+        f'"relative_humidity":{60 - 20 * day + noise[4]:.1f}}}}}'
     )
 
 
-def _power(ms: int, turn: int, device: int) -> str:
-    wobble = (turn * 11 + device * 17) % 40
-    watts = 3200 + 1400 * _of_day(ms) + 10 * wobble
-    kwh = 10_000 + device * 31 + turn * (3200 + 200) * INTERVAL_S / 3.6e6
+def _power(ms: int, turn: int, device: int, noise: Sequence[float]) -> str:
+    watts = 3200 + 1400 * _of_day(ms) + 60 * noise[0]
+    kwh = 10_000 + device * 31 + turn * 3400 * INTERVAL_S / 3.6e6
     return (
-        f'{{"t":{ms},"v":{{"active_power":{watts:.0f},"energy_import":{kwh:.3f},"voltage":{228 + wobble / 10:.1f},'
-        f'"current":{watts / 230:.2f},"power_factor":{0.90 + wobble / 500:.3f}}}}}'
+        f'{{"t":{ms},"v":{{"active_power":{watts:.0f},"energy_import":{kwh:.3f},"voltage":{230 + 1.5 * noise[2]:.1f},'
+        f'"current":{watts / 230 + noise[3] / 20:.2f},"power_factor":{0.94 + noise[4] / 100:.3f}}}}}'
     )
 
 
