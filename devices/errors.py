@@ -52,6 +52,12 @@ class VersionError(QalaError):
     code = "newer_version"
 
 
+class UnsupportedError(QalaError):
+    """Something that this engine or this build cannot do, or not for so much."""
+
+    code = "unsupported"
+
+
 class CorruptError(QalaError):
     """A file is damaged. The hint says how to go on."""
 

@@ -27,6 +27,7 @@ from dashboards.settings import DashboardsSettings
 from devices.errors import ConfigError
 from ingest.settings import IngestSettings, parse_address
 from qala.city import RehearsalSettings
+from qala.store.settings import StoreSettings
 
 __all__ = ["CONFIG_FILE", "Config", "Setting", "effective", "load_config"]
 
@@ -48,11 +49,11 @@ class Config(BaseSettings):
     )
 
     data: Path = Field(Path("data"), description="Folder of the journal, the store and the state.")
-    store: str = Field("", description="URL of the store; empty: duckdb in the data folder.")
     state: str = Field("", description="URL of the state database; empty: SQLite in the data folder.")
     time_zone: str = Field("Asia/Almaty", description="Time zone of local days.")
     devices_file: Path | None = Field(None, description="CSV or YAML file of devices that is imported at start.")
     zones_file: Path | None = Field(None, description="GeoJSON file of zones that is imported at start.")
+    store: StoreSettings = StoreSettings.model_validate({})
     ingest: IngestSettings = IngestSettings.model_validate({})
     analytics: AnalyticsSettings = AnalyticsSettings.model_validate({})
     dashboards: DashboardsSettings = DashboardsSettings.model_validate({})
@@ -88,7 +89,7 @@ class Config(BaseSettings):
 
     @property
     def store_url(self) -> str:
-        return self.store or f"duckdb://{self.folder}/readings.duckdb"
+        return self.store.url or f"duckdb://{self.folder}/readings.duckdb"
 
     @property
     def state_url(self) -> str:

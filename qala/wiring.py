@@ -69,7 +69,7 @@ def build(config: Config, *, rehearse: bool = False) -> App:
     import_declared(engine, config.devices_file, config.zones_file)
     if rehearse:
         _import_city(engine, config)
-    return App(config, engine, open_store(config.store_url))
+    return App(config, engine, open_store(config.store_url, config.store))
 
 
 def _import_city(engine: Engine, config: Config) -> None:

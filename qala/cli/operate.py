@@ -11,6 +11,7 @@ from qala.cli.shell import (
     HttpOption,
     JsonOption,
     MqttOption,
+    StoreOption,
     app,
     configuration,
     say,
@@ -24,12 +25,13 @@ def config_(
     data: DataOption = None,
     http: HttpOption = None,
     mqtt: MqttOption = None,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print every setting, its effective value and where it came from."""
     from qala.config import effective
 
-    rows = effective(configuration(config, data, http=http, mqtt=mqtt))
+    rows = effective(configuration(config, data, http=http, mqtt=mqtt, store=store))
     show([row._asdict() for row in rows], ["key", "value", "origin"], as_json=as_json)
 
 

@@ -13,6 +13,7 @@ from qala.cli.shell import (
     HttpOption,
     MqttOption,
     ParentOption,
+    StoreOption,
     app,
     configuration,
     say,
@@ -29,13 +30,14 @@ def run(
     data: DataOption = None,
     http: HttpOption = None,
     mqtt: MqttOption = None,
+    store: StoreOption = None,
     rehearse: RehearseOption = False,
 ) -> None:
     """Run the whole of Qala: the door and the server, restarted when one of them dies."""
     from qala.run import run as run_children
 
-    loaded = configuration(config, data, http=http, mqtt=mqtt)
-    flags = _flags(config=config, data=data, http=http, mqtt=mqtt)
+    loaded = configuration(config, data, http=http, mqtt=mqtt, store=store)
+    flags = _flags(config=config, data=data, http=http, mqtt=mqtt, store=store)
 
     def ready(seconds: float) -> None:
         _announce(loaded.dashboards.http, loaded.ingest.mqtt, loaded.folder, seconds)
@@ -50,6 +52,7 @@ def door(
     data: DataOption = None,
     mqtt: MqttOption = None,
     http: HttpOption = None,
+    store: StoreOption = None,
     parent: ParentOption = None,
 ) -> None:
     """Run the door alone: it takes messages over MQTT and makes them durable."""
@@ -57,7 +60,7 @@ def door(
     from ingest.door import serve_door
     from qala.process import Hold
 
-    loaded = configuration(config, data, mqtt=mqtt, http=http)
+    loaded = configuration(config, data, mqtt=mqtt, http=http, store=store)
     hold = Hold(loaded.folder / "door.lock", note=loaded.ingest.mqtt, wait_s=_FORMER_S)
     serve_door(loaded.ingest, loaded.folder)
     hold.release()
@@ -69,6 +72,7 @@ def serve(
     data: DataOption = None,
     http: HttpOption = None,
     mqtt: MqttOption = None,
+    store: StoreOption = None,
     rehearse: RehearseOption = False,
     parent: ParentOption = None,
 ) -> None:
@@ -76,7 +80,7 @@ def serve(
     _follow(parent)
     from qala.serve import serve as serve_until_stopped
 
-    serve_until_stopped(configuration(config, data, http=http, mqtt=mqtt), rehearse=rehearse)
+    serve_until_stopped(configuration(config, data, http=http, mqtt=mqtt, store=store), rehearse=rehearse)
 
 
 @app.command()
@@ -85,13 +89,14 @@ def rehearse(
     data: DataOption = None,
     mqtt: MqttOption = None,
     http: HttpOption = None,
+    store: StoreOption = None,
     parent: ParentOption = None,
 ) -> None:
     """Publish the rehearsal city's last 48 hours over MQTT, as far as they are missing, then live on in real time."""
     _follow(parent)
     from qala.rehearse import rehearse as publish
 
-    publish(configuration(config, data, mqtt=mqtt, http=http), say=say)
+    publish(configuration(config, data, mqtt=mqtt, http=http, store=store), say=say)
 
 
 def _follow(parent: int | None) -> None:

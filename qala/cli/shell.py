@@ -25,6 +25,7 @@ __all__ = [
     "LimitOption",
     "MqttOption",
     "ParentOption",
+    "StoreOption",
     "app",
     "ask",
     "configuration",
@@ -39,6 +40,9 @@ _PIPE_WIDTH = 1000  # nothing is cut where a program reads
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file.", metavar="FILE")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data folder.", metavar="DIR")]
 HttpOption = Annotated[str | None, typer.Option("--http", help="Address of the page and the API.", metavar="HOST:PORT")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Store: duckdb:///FILE or influxdb://HOST:PORT/ORG/BUCKET.", metavar="URL")
+]
 MqttOption = Annotated[str | None, typer.Option("--mqtt", help="Address for the sensors.", metavar="HOST:PORT")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
@@ -88,10 +92,10 @@ def say(text: str) -> None:
 
 
 def configuration(config: Path | None = None, data: Path | None = None, **flags: Any) -> Config:
-    """Load the configuration under the flags of a command, given by their last name ("http", "mqtt")."""
+    """Load the configuration under the flags of a command, given by name ("http", "mqtt", "store")."""
     from qala.config import load_config
 
-    keys = {"http": "dashboards.http", "mqtt": "ingest.mqtt"}
+    keys = {"http": "dashboards.http", "mqtt": "ingest.mqtt", "store": "store.url"}
     named = {keys[name]: value for name, value in flags.items()}
     return load_config(config, flags={"data": data, **named})
 

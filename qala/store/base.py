@@ -1,14 +1,15 @@
 """The store: where readings and values live. One protocol, several engines, one conformance suite.
 
-An engine is opened by URL (`open_store("duckdb:///data/readings.duckdb")`). All writes come from one thread; reads may
-come from several at once. Times are int64 UTC microseconds, spans are half-open.
+An engine is opened by URL (`open_store("duckdb:///data/readings.duckdb")`). Readings are appended from one thread, values and
+upkeep may come from others, reads from several at once. Times are int64 UTC microseconds, spans are half-open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import pyarrow as pa
@@ -44,24 +45,40 @@ class ValueSelector(msgspec.Struct, frozen=True):
 class Aggregate(StrEnum):
     """What `overview` can compute of the readings of a series between two edges.
 
-    Only `count` takes all readings; the others take those with a usable flag, and are null where there is none.
+    `count` takes all readings, `good` and the numbers those whose stored flag is usable; numbers are null where there is none.
+    `sound` counts those that are usable by the context checks too (devices.quality.derive_flags).
+    Quantiles interpolate linearly between the two nearest (numpy's default, type 7 of Hyndman and Fan 1996).
     """
 
     COUNT = "count"  # all readings
     GOOD = "good"  # those with a usable flag
+    SOUND = "sound"  # those that the context checks leave usable
     SUM = "sum"
     MEAN = "mean"
     MIN = "min"
     MAX = "max"
     FIRST = "first"
     LAST = "last"
+    P50 = "p50"
+    P95 = "p95"
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What an engine can do beyond the protocol's floor."""
+    """What an engine is and can do. Only exact quantiles may be missing: `overview` then raises UnsupportedError for them."""
 
     engine: str
     persistent: bool
+    exact_quantiles: bool = True
+
+
+class Upkeep(msgspec.Struct, frozen=True):
+    """How a piece of an engine's background work stands: `done` of `total`, counted in `unit`. `error` is why it stopped."""
+
+    name: str  # "settle", "roll up", "retention"
+    done: int
+    total: int
+    unit: str  # "days", "readings"
+    error: str = ""
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -136,6 +153,9 @@ class Store(Protocol):
     def applied(self, journal: str) -> Position | None:
         """Return the position up to which the journal's messages are in the store."""
 
+    def positions(self) -> Sequence[Position]:
+        """Return what `applied` says of every journal, by journal."""
+
     def read(
         self,
         select: Selector,
@@ -180,5 +200,25 @@ class Store(Protocol):
     def delete_before(self, time_us: int, select: Selector | None = None) -> None:
         """Forget readings older than a time."""
 
+    def tend(self, now_us: int) -> bool:
+        """Do one bounded piece of the engine's own upkeep, beside readers and the writer; tell whether more waits.
+
+        Called again and again by one thread of the store's owner. What is read stays the same, it only gets faster.
+        """
+
+    def upkeep(self) -> Sequence[Upkeep]:
+        """Say how the engine's upkeep stands; nothing where it has none."""
+
     def close(self) -> None:
         """Release files and connections. Further calls raise UnavailableError."""
+
+
+@runtime_checkable
+class Backups(Protocol):
+    """An engine that can copy itself while it is in use. The others are copied reading by reading (`qala store copy`)."""
+
+    def backup(self, file: Path) -> None:
+        """Write a copy of one moment to a file that must not exist; it opens by the engine's own URL.
+
+        Raises ConflictError where the file exists, UnavailableError where it cannot be written; nothing stays of it then.
+        """

@@ -19,7 +19,7 @@ from devices.reading import Batch, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
 from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, Extent, runs_of_days
-from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, ValueSelector
+from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
 from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
 from qala.store.rows import (
     check_registered,
@@ -31,6 +31,7 @@ from qala.store.rows import (
     series_table,
     values_table,
 )
+from qala.store.settings import StoreSettings
 
 _ROWS_MAX = 65_536  # rows of one record batch
 _NEAR_US = (DAY_US // 12, 2 * DAY_US)  # where a series' nearest reading is looked for first
@@ -39,9 +40,14 @@ Only = tuple[str, dict[str, Any]]
 """A condition to append to a query, and its parameters."""
 
 
-def open_url(url: str) -> DuckDBStore:
+def open_url(url: str, settings: StoreSettings) -> DuckDBStore:
     """Open `duckdb:///absolute/path`. Raises as `DuckDBStore.open` does."""
-    return DuckDBStore.open(url.partition(":")[2].removeprefix("//"))
+    return DuckDBStore.open(
+        url.partition(":")[2].removeprefix("//"),
+        memory_max_mb=settings.memory_mb,
+        threads=settings.threads,
+        readers=settings.readers,
+    )
 
 
 class DuckDBStore:
@@ -145,6 +151,10 @@ class DuckDBStore:
     def applied(self, journal: str) -> Position | None:
         self._check_open()
         return self._positions.get(journal)
+
+    def positions(self) -> Sequence[Position]:
+        self._check_open()
+        return sorted(self._positions.values())
 
     def read(
         self,
@@ -265,6 +275,13 @@ class DuckDBStore:
             if ids:
                 only, parameters = self._only(ids)
                 connection.execute(sql.DELETE_BEFORE + only, parameters | {"stop": time_us})
+
+    def tend(self, now_us: int) -> bool:  # noqa: ARG002
+        self._check_open()
+        return False
+
+    def upkeep(self) -> Sequence[Upkeep]:
+        return ()
 
     def close(self) -> None:
         with self._lock:

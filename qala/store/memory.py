@@ -16,8 +16,9 @@ import pyarrow as pa
 from devices.errors import UnavailableError
 from devices.reading import USABLE, Batch, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
-from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, ValueSelector
+from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
 from qala.store.rows import check_registered, overview_schema, selected, value_row, values_table
+from qala.store.settings import StoreSettings
 
 _ROWS_MAX = 65_536  # rows of one record batch
 
@@ -34,7 +35,7 @@ class _Reading(NamedTuple):
     received_us: int
 
 
-def open_url(_url: str) -> MemoryStore:
+def open_url(_url: str, _settings: StoreSettings) -> MemoryStore:
     """Open `memory:`, empty every time."""
     return MemoryStore()
 
@@ -83,6 +84,10 @@ class MemoryStore:
     def applied(self, journal: str) -> Position | None:
         with self._open():
             return self._positions.get(journal)
+
+    def positions(self) -> Sequence[Position]:
+        with self._open():
+            return sorted(self._positions.values())
 
     def read(
         self,
@@ -162,6 +167,13 @@ class MemoryStore:
             for id_ in self._select(select or Selector()):
                 kept = {time: row for time, row in self._readings.get(id_, {}).items() if time >= time_us}
                 self._readings[id_] = kept
+
+    def tend(self, now_us: int) -> bool:  # noqa: ARG002 - it needs none
+        with self._open():
+            return False
+
+    def upkeep(self) -> Sequence[Upkeep]:
+        return ()
 
     def close(self) -> None:
         self._closed = True

@@ -1,0 +1,44 @@
+"""What can be set of the store: which engine, its limits, how long readings are kept, where closed days are exported to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+__all__ = ["StoreSettings"]
+
+
+class StoreSettings(BaseModel):
+    """Settings of the store; `[store]` in qala.toml, `QALA_STORE__...` in the environment. An engine takes what it knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(
+        default="",
+        description="Where readings and values live: duckdb:///path or influxdb://HOST:PORT/ORG/BUCKET; empty: duckdb in the "
+        "data folder.",
+    )
+    token: SecretStr = Field(default=SecretStr(""), description="Token of a server's API; never printed.")
+    token_file: Path | None = Field(default=None, description="File with the token, instead of `token`.")
+    memory_mb: int = Field(default=1024, ge=128, description="Memory that an embedded engine may take [MB].")
+    threads: int = Field(default=2, ge=1, le=64, description="Threads of an embedded engine's queries.")
+    readers: int = Field(default=4, ge=1, le=64, description="Queries at once; further ones wait.")
+    settle_after_s: int = Field(
+        default=3600, ge=0, description="Readings older than this are put in the order of their series [s]."
+    )
+    keep_days: dict[str, float] = Field(
+        default={},
+        description="Days that readings are kept, by quantity (pm2_5), by domain (traffic) or for all (default); others for ever.",
+    )
+    lake: str = Field(
+        default="", description="Folder, or URL of fsspec, that closed days are exported to as Parquet; empty: none."
+    )
+
+    @field_validator("keep_days")
+    @classmethod
+    def _rising(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, days in value.items():
+            if not days >= 1:
+                raise ValueError(f"{name} = {days:g}: keep at least one day")
+        return value
