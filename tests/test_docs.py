@@ -19,7 +19,7 @@ from devices.kind import Kind
 from devices.quantity import QUANTITIES
 from ingest.message import Message
 from qala.replay.mapping import load_mapping, plan
-from tests.store_conformance import StoreConformance
+from qala.store.conformance import StoreConformance
 
 ROOT = Path(__file__).parents[1]
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()

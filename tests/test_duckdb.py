@@ -21,9 +21,9 @@ from devices.errors import ConfigError, CorruptError, UnavailableError, VersionE
 from devices.reading import Batch, Position, SeriesInfo
 from qala.store.arrival import Extent, by_series, runs_of_days, survivors
 from qala.store.base import Selector, Span
+from qala.store.conformance import ALWAYS, DAY, EVERY, T0, air, batch, everything, with_series
 from qala.store.duckdb import DuckDBStore
 from qala.store.duckdb_file import Cursors
-from tests.store_conformance import ALWAYS, DAY, EVERY, T0, air, batch, everything, with_series
 
 ROWS = 1_000  # readings of one batch of the writer below
 ROOT = Path(__file__).parent.parent
@@ -269,7 +269,8 @@ def test_a_reader_that_gets_no_cursor_is_told_so(path: Path) -> None:
 
 def test_no_pandas_is_imported(path: Path) -> None:
     code = (
-        "import sys\nfrom tests.test_duckdb import *\nfrom tests.store_conformance import *\n"
+        "import sys\nfrom tests.test_duckdb import *\nfrom qala.store.base import *\n"
+        "from qala.store.conformance import *\n"
         f"store = DuckDBStore.open({str(path)!r})\nwith_series(store)\n"
         "store.append(batch((1, T0, 1.0)), None)\nstore.put_values([a_value()])\n"
         "list(store.read(EVERY, Span(T0 + 1, T0 + 2), bracket=True))\n"

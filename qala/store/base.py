@@ -156,6 +156,9 @@ class Store(Protocol):
     def positions(self) -> Sequence[Position]:
         """Return what `applied` says of every journal, by journal."""
 
+    def extent(self) -> Span | None:
+        """Return the shortest span that holds every reading, None where there is none."""
+
     def read(
         self,
         select: Selector,

@@ -156,6 +156,12 @@ class DuckDBStore:
         self._check_open()
         return sorted(self._positions.values())
 
+    def extent(self) -> Span | None:
+        self._check_open()
+        with self._reading() as cursor:
+            [(first, last)] = _rows(cursor, sql.WHOLE)
+        return None if first is None else Span(first, last + 1)
+
     def read(
         self,
         select: Selector,

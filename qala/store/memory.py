@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from devices.errors import UnavailableError
+from devices.quality import Limits, derive_flags, limits_of
+from devices.quantity import QUANTITIES
 from devices.reading import USABLE, Batch, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
@@ -89,6 +91,11 @@ class MemoryStore:
         with self._open():
             return sorted(self._positions.values())
 
+    def extent(self) -> Span | None:
+        with self._open():
+            times = [time for readings in self._readings.values() for time in readings]
+        return Span(min(times), max(times) + 1) if times else None
+
     def read(
         self,
         select: Selector,
@@ -111,10 +118,12 @@ class MemoryStore:
         schema = overview_schema(aggregates)
         windows = [Span(start, stop) for start, stop in pairwise(edges_us.tolist())]
         with self._open():
+            catalog = self.catalog()
             series = [(id_, self._series(id_)) for id_ in self._select(select)]
         rows = [
-            {"series": id_, "start_us": window.start_us, **_aggregates(inside)}
+            {"series": id_, "start_us": window.start_us, **_aggregates(inside, sound)}
             for id_, readings in series
+            for sound in [_sound(readings, catalog[id_].quantity)]
             for window in windows
             if (inside := _inside(readings, window))
         ]
@@ -205,17 +214,31 @@ def _time(row: _Reading) -> int:
     return row.time_us
 
 
-def _aggregates(readings: Sequence[_Reading]) -> dict[str, float | None]:
+def _sound(readings: Sequence[_Reading], quantity: str) -> frozenset[int]:
+    """Return the times of a series' readings that are usable once the context checks have seen all of it."""
+    known = QUANTITIES.get(quantity)
+    series = np.zeros(len(readings), np.int64)
+    time_us = np.array([row.time_us for row in readings], np.int64)
+    value = np.array([row.value for row in readings], np.float64)
+    flag = np.array([row.flag for row in readings], np.uint8)
+    derived = derive_flags(series, time_us, value, flag, limits_of(known) if known else Limits())
+    return frozenset(time_us[np.isin(derived, list(USABLE))].tolist())
+
+
+def _aggregates(readings: Sequence[_Reading], sound: frozenset[int]) -> dict[str, float | None]:
     good = [row.value for row in readings if row.flag in USABLE]
     return {
         Aggregate.COUNT: len(readings),
         Aggregate.GOOD: len(good),
+        Aggregate.SOUND: sum(row.time_us in sound for row in readings),
         Aggregate.SUM: sum(good) if good else None,
         Aggregate.MEAN: sum(good) / len(good) if good else None,
         Aggregate.MIN: min(good, default=None),
         Aggregate.MAX: max(good, default=None),
         Aggregate.FIRST: good[0] if good else None,
         Aggregate.LAST: good[-1] if good else None,
+        Aggregate.P50: float(np.percentile(good, 50)) if good else None,
+        Aggregate.P95: float(np.percentile(good, 95)) if good else None,
     }
 
 

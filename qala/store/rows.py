@@ -26,8 +26,9 @@ SERIES = pa.schema(
     ],
 )
 
+COUNTS = frozenset({Aggregate.COUNT, Aggregate.GOOD, Aggregate.SOUND})
 AGGREGATE_TYPES: Mapping[Aggregate, pa.DataType] = {
-    aggregate: pa.int64() if aggregate in {Aggregate.COUNT, Aggregate.GOOD} else pa.float64() for aggregate in Aggregate
+    aggregate: pa.int64() if aggregate in COUNTS else pa.float64() for aggregate in Aggregate
 }
 
 _encode_detail = msgspec.json.Encoder(order="deterministic").encode
