@@ -200,6 +200,9 @@ class Store(Protocol):
     def revisions(self, select: ValueSelector, span: Span) -> pa.Table:
         """Return every revision (VALUES) of the values whose window starts in the span, oldest revision first."""
 
+    def values_extent(self) -> Span | None:
+        """Return the shortest span that holds the start of every value, None where there is none."""
+
     def delete_before(self, time_us: int, select: Selector | None = None) -> None:
         """Forget readings older than a time."""
 

@@ -157,9 +157,12 @@ class DuckDBStore:
         return sorted(self._positions.values())
 
     def extent(self) -> Span | None:
+        return self._whole(sql.WHOLE)
+
+    def _whole(self, query: str) -> Span | None:
         self._check_open()
         with self._reading() as cursor:
-            [(first, last)] = _rows(cursor, sql.WHOLE)
+            [(first, last)] = _rows(cursor, query)
         return None if first is None else Span(first, last + 1)
 
     def read(
@@ -274,6 +277,9 @@ class DuckDBStore:
         self._check_open()
         with self._reading() as cursor:
             return cursor.sql(query, params=parameters).to_arrow_table()
+
+    def values_extent(self) -> Span | None:
+        return self._whole(sql.WHOLE_VALUES)
 
     def delete_before(self, time_us: int, select: Selector | None = None) -> None:
         with self._writing() as connection:

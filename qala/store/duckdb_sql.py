@@ -16,6 +16,7 @@ INSERT_SERIES = "INSERT INTO series SELECT * FROM fresh"
 SERIES = "SELECT id, device, quantity, channel, span_s, unit FROM series ORDER BY id"
 EXTENT = "SELECT series, min(time_us) AS first_us, max(time_us) AS last_us FROM readings GROUP BY series"
 WHOLE = "SELECT min(time_us), max(time_us) FROM readings"
+WHOLE_VALUES = "SELECT min(start_us), max(start_us) FROM indicator_values"
 
 POSITIONS = "SELECT journal, number FROM positions"
 INSERT_POSITION = "INSERT INTO positions (number, journal) VALUES (?, ?)"

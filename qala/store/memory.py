@@ -171,6 +171,11 @@ class MemoryStore:
     def _revisions(self, select: ValueSelector, span: Span) -> list[list[Value]]:
         return [revisions for key, revisions in sorted(self._values.items()) if _picks(select, span, key)]
 
+    def values_extent(self) -> Span | None:
+        with self._open():
+            starts = [start_us for *_, start_us in self._values]
+        return Span(min(starts), max(starts) + 1) if starts else None
+
     def delete_before(self, time_us: int, select: Selector | None = None) -> None:
         with self._open():
             for id_ in self._select(select or Selector()):

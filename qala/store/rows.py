@@ -61,7 +61,17 @@ def numbers(rows: pa.Table, name: str, dtype: DTypeLike) -> NDArray[Any]:
     """Return a column of numbers without nulls as an array (`to_numpy` would import pandas)."""
     if not len(rows):
         return np.empty(0, dtype)
-    data = rows[name].combine_chunks()
+    return _numbers(rows[name].combine_chunks(), dtype)
+
+
+def batch_of(rows: pa.RecordBatch) -> Batch:
+    """Return READINGS as a batch that shares their memory, and cannot be written to."""
+    return Batch(*(_numbers(data, field.type.to_pandas_dtype()) for data, field in zip(rows, READINGS, strict=True)))
+
+
+def _numbers(data: pa.Array, dtype: DTypeLike) -> NDArray[Any]:
+    if not len(data):
+        return np.empty(0, dtype)
     return np.frombuffer(data.buffers()[1], dtype)[data.offset : data.offset + len(data)]
 
 

@@ -154,7 +154,7 @@ class Histories(RuleBasedStateMachine):
     def all_is_the_same(self) -> None:
         self.same(lambda store: repr(rows(store.read(EVERY, ALWAYS))))
         self.same(lambda store: store.revisions(ValueSelector(), ALWAYS).to_pylist())
-        self.same(lambda store: (store.applied("j"), list(store.positions()), store.extent()))
+        self.same(lambda store: (store.applied("j"), list(store.positions()), store.extent(), store.values_extent()))
 
 
 def missing_as_nan(readings: list[Any]) -> Batch:

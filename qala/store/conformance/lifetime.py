@@ -22,6 +22,7 @@ class LifetimeConformance:
             lambda: store.applied("j"),
             store.positions,
             store.extent,
+            store.values_extent,
             lambda: store.tend(T0),
             lambda: list(store.read(EVERY, ALWAYS)),
             lambda: store.overview(EVERY, np.array([T0, T0 + 1]), frozenset({Aggregate.COUNT})),
