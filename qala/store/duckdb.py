@@ -21,6 +21,7 @@ from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, Extent, runs_of_days
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
 from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
+from qala.store.duckdb_overview import overview
 from qala.store.rows import (
     check_registered,
     column,
@@ -232,15 +233,8 @@ class DuckDBStore:
         ids = selected(select, self._catalog)
         if not ids or len(edges_us) < 2:
             return pa.Table.from_batches([], schema=schema)
-        only, parameters = self._only(ids)
-        parameters |= _bounds(Span(int(edges_us[0]), int(edges_us[-1])))
-        widths = np.unique(np.diff(edges_us))
-        if even := len(widths) == 1:
-            parameters["width"] = int(widths[0])
-        edges = {} if even else {"edges": pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])}
-        with self._reading() as cursor, tables(cursor, **edges):
-            query = sql.overview(only, aggregates, even=even)
-            return cursor.sql(query, params=parameters).to_arrow_table().cast(schema)
+        with self._reading() as cursor:
+            return overview(cursor, self._catalog, ids, edges_us, aggregates)
 
     def latest(self, select: Selector, *, at_us: int, lookback_s: int) -> pa.Table:
         self._check_open()

@@ -1,16 +1,16 @@
 """The SQL of the DuckDB store.
 
-Names in `$` are parameters; `arrivals`, `stems`, `edges`, `ends` and `fresh` are Arrow tables.
+Names in `$` are parameters; `arrivals`, `stems`, `edges`, `ends`, `reaches`, `judged` and `fresh` are Arrow tables.
 """
 
 # ruff: noqa: S608 -- only constants of this module are joined; what comes from outside is a parameter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qala.store.base import Aggregate
+from qala.store.base import Aggregate, Span
 
 INSERT_SERIES = "INSERT INTO series SELECT * FROM fresh"
 SERIES = "SELECT id, device, quantity, channel, span_s, unit FROM series ORDER BY id"
@@ -58,18 +58,47 @@ BY_SERIES_AND_TIME = " ORDER BY series, time_us"
 NEWEST = " QUALIFY row_number() OVER (PARTITION BY series ORDER BY time_us DESC) = 1 ORDER BY series"
 OLDEST = " QUALIFY row_number() OVER (PARTITION BY series ORDER BY time_us) = 1 ORDER BY series"
 
-_AGGREGATES = {
-    Aggregate.COUNT: "count(*)",
-    Aggregate.GOOD: "count(*) FILTER (usable)",
-    Aggregate.SUM: "sum(value) FILTER (usable)",
-    Aggregate.MEAN: "avg(value) FILTER (usable)",
-    Aggregate.MIN: "min(value) FILTER (usable)",
-    Aggregate.MAX: "max(value) FILTER (usable)",
-    Aggregate.FIRST: "arg_min(value, time_us) FILTER (usable)",
-    Aggregate.LAST: "arg_max(value, time_us) FILTER (usable)",
+# What is known of the readings of a series in a piece of a window, and how: from readings, from roll-ups of an hour.
+_FROM_READINGS = {
+    "n": "count(*)",
+    "good": "count(*) FILTER (usable)",
+    "sound": "NULL",
+    "sum": "sum(value) FILTER (usable)",
+    "min": "min(value) FILTER (usable)",
+    "max": "max(value) FILTER (usable)",
+    "first": "arg_min(value, at_us) FILTER (usable)",
+    "last": "arg_max(value, at_us) FILTER (usable)",
+    "p50": "quantile_cont(value, 0.5) FILTER (usable)",
+    "p95": "quantile_cont(value, 0.95) FILTER (usable)",
+    "piece_us": "min(at_us)",
 }
-_EVEN_START = "$start + (time_us - $start) // $width * $width AS start_us"
-_USABLE = "SELECT series, time_us, value, flag IN (1, 2) AS usable" + _IN_SPAN
+# Aggregates of a window from its pieces, and from its only one.
+_FROM_PIECES = {
+    Aggregate.COUNT: ("sum(n)::BIGINT", "n"),
+    Aggregate.GOOD: ("sum(good)::BIGINT", "good"),
+    Aggregate.SOUND: ("coalesce(sum(sound), 0)::BIGINT", "sound"),
+    Aggregate.SUM: ("sum(sum)", "sum"),
+    Aggregate.MEAN: ("sum(sum) / sum(good)", "sum / good"),
+    Aggregate.MIN: ("min(min)", "min"),
+    Aggregate.MAX: ("max(max)", "max"),
+    Aggregate.FIRST: ("arg_min(first, piece_us) FILTER (good > 0)", "first"),
+    Aggregate.LAST: ("arg_max(last, piece_us) FILTER (good > 0)", "last"),
+    Aggregate.P50: ("any_value(p50)", "p50"),
+    Aggregate.P95: ("any_value(p95)", "p95"),
+}
+_NEEDS = {
+    Aggregate.MEAN: {"sum", "good"},
+    Aggregate.FIRST: {"first", "good", "piece_us"},
+    Aggregate.LAST: {"last", "good", "piece_us"},
+}
+_EVEN_START = "$start + (at_us - $start) // $width * $width AS start_us"
+_NEAREST_START = " ASOF JOIN edges e ON r.at_us >= e.start_us"
+
+IN_REACH = """
+SELECT series, time_us, value, flag FROM readings JOIN reaches USING (series)
+WHERE time_us >= $earliest AND time_us < $latest AND time_us >= $start - back_us AND time_us < $stop + ahead_us
+ORDER BY series, time_us
+"""
 
 _SAME_VALUE = 'v.indicator = f.indicator AND v.zone = f.zone AND v."window" = f."window" AND v.start_us = f.start_us'
 _NUMBER = (
@@ -106,14 +135,38 @@ def read(only: str, *, ends: bool, limit: int | None) -> str:
     return READ + only + (READ_ENDS if ends else "") + BY_SERIES_AND_TIME + ("" if limit is None else " LIMIT $limit")
 
 
-def overview(only: str, aggregates: frozenset[Aggregate], *, even: bool) -> str:
-    """Return the query for aggregates between the times of `edges`, or `even` ones `$width` apart, at half the cost."""
-    columns = "".join(f", {sql} AS {name}" for name, sql in _AGGREGATES.items() if name in aggregates)
+def pieces_of_readings(only: str, span: Span, wanted: Iterable[str], *, even: bool) -> str:
+    """Return a query for what is `wanted` of the pieces of windows in a span, from the readings themselves."""
+    columns = "".join(f", {_FROM_READINGS[name]} AS {name}" for name in wanted)
     return (
-        "SELECT series, " + (_EVEN_START if even else "start_us") + columns
-        + " FROM (" + _USABLE + only + ") r " + ("" if even else "ASOF JOIN edges e ON r.time_us >= e.start_us")
-        + " GROUP BY series, start_us ORDER BY series, start_us"
-    )  # fmt: skip
+        f"SELECT series, {_EVEN_START if even else 'start_us'}{columns}"
+        " FROM (SELECT series, time_us AS at_us, value, flag IN (1, 2) AS usable FROM readings"
+        f" WHERE time_us >= {span.start_us:d} AND time_us < {span.stop_us:d}{only}) r"
+        f"{'' if even else _NEAREST_START} GROUP BY series, start_us"
+    )
+
+
+def pieces_of_judged(wanted: Iterable[str]) -> str:
+    """Return a query for the sound readings that were counted in numpy, as pieces of windows."""
+    return (
+        "SELECT series, start_us"
+        + "".join(f", {'sound' if n == 'sound' else 'NULL'} AS {n}" for n in wanted)
+        + " FROM judged"
+    )
+
+
+def overview(pieces: Sequence[str], aggregates: frozenset[Aggregate], *, apart: bool) -> str:
+    """Return the query for aggregates of windows from their pieces; `apart` says that no window has more than one."""
+    columns = "".join(f", {sql[apart]} AS {name}" for name, sql in _FROM_PIECES.items() if name in aggregates)
+    return (
+        f"SELECT series, start_us{columns} FROM ({' UNION ALL '.join(pieces)})"
+        f"{'' if apart else ' GROUP BY series, start_us'} ORDER BY series, start_us"
+    )
+
+
+def wanted(aggregates: frozenset[Aggregate]) -> Sequence[str]:
+    """Return what must be known of each piece of a window for these aggregates."""
+    return sorted(set().union(*(_NEEDS.get(name, {_FROM_PIECES[name][1]}) for name in aggregates)))
 
 
 def values(only: str) -> str:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from devices.errors import UnsupportedError
-from qala.store.base import Aggregate, Store
-from qala.store.conformance.builders import EVERY, T0, batch, offered, with_series
+from qala.store.base import Aggregate, Span, Store
+from qala.store.conformance.builders import EVERY, MINUTE, T0, air, batch, offered, with_series
+
+SOUND = frozenset({Aggregate.SOUND})
 
 
 class OverviewConformance:
@@ -57,3 +59,28 @@ class OverviewConformance:
         with_series(store)
         store.append(batch((1, T0, 1.0)), None)
         assert store.overview(EVERY, np.array([T0], np.int64), frozenset({Aggregate.COUNT})).num_rows == 0
+
+    def test_a_reading_is_sound_or_not_whatever_edges_are_asked_for(self, store: Store) -> None:
+        store.register([air(quantity="temperature"), air(quantity="humours"), air("air/2", quantity="temperature")])
+        times = [T0 + n * MINUTE for n in range(5)]
+        spiked = [20.0, 20.5, 60.0, 20.5, 20.0]
+        store.append(batch(*((s, t, v) for s in (1, 2) for t, v in zip(times, spiked, strict=True))), None)
+        store.append(batch(*((3, t, 20.0, 3 if t == times[1] else 1) for t in times)), None)
+        for span in (Span(times[2], times[2] + 1), Span(times[0], times[-1] + 1), Span(times[1], times[3])):
+            inside = [time for time in times if span.start_us <= time < span.stop_us]
+            table = store.overview(EVERY, np.array([span.start_us, span.stop_us], np.int64), SOUND)
+            good = [len(inside) - (times[2] in inside), len(inside), len(inside) - (times[1] in inside)]
+            assert table["sound"].to_pylist() == good
+
+    def test_a_series_that_stands_still_is_stuck_by_what_was_before_the_first_edge(self, store: Store) -> None:
+        store.register([air(quantity="noise")])
+        start = T0 + 3 * 60 * MINUTE
+        store.append(batch(*((1, T0 + n * 5 * MINUTE, 50.0) for n in range(48))), None)
+        table = store.overview(EVERY, np.array([T0, T0 + 60 * MINUTE, start, start + 60 * MINUTE], np.int64), SOUND)
+        assert [tuple(row.values()) for row in table.to_pylist()] == [
+            (1, T0, 12),
+            (1, T0 + 60 * MINUTE, 12),
+            (1, start, 0),
+        ]
+        table = store.overview(EVERY, np.array([start, start + 60 * MINUTE], np.int64), SOUND)
+        assert table["sound"].to_pylist() == [0]
