@@ -18,14 +18,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from devices.errors import CorruptError, NotFoundError, VersionError
 from devices.reading import Int32Array, SeriesInfo
 from qala.store.base import READINGS, Selector, Span
 from qala.store.lake_files import LakeFiles
-from qala.store.rows import column, selected, series_table
+from qala.store.rows import column, numbers, selected, series_table
 
 __all__ = ["DAY_US", "VERSION", "Lake", "Manifest", "Part", "day_name", "day_number", "day_span"]
 
@@ -205,7 +204,7 @@ class Lake:
             groups = [n for n in range(part.num_row_groups) if _may_hold(part.metadata.row_group(n), ids, span)]
             if groups:
                 rows = part.read_row_groups(groups, columns=READINGS.names)
-                yield rows.filter(_wanted(rows, ids, span)).select(READINGS.names)
+                yield rows.take(_wanted(rows, ids, span)).select(READINGS.names)
 
     def _table(self, name: str) -> pa.Table:
         with self.files.open(name) as file, _undamaged(name):
@@ -279,7 +278,8 @@ def _bounds(group: pq.RowGroupMetaData, name: str) -> tuple[int, int]:
     return statistics.min, statistics.max
 
 
-def _wanted(rows: pa.Table, ids: Int32Array, span: Span) -> pa.ChunkedArray:
-    of_series = pc.is_in(rows["series"], value_set=column(ids, pa.int32()))
-    since = pc.greater_equal(rows["time_us"], span.start_us)
-    return pc.and_(of_series, pc.and_(since, pc.less(rows["time_us"], span.stop_us)))
+def _wanted(rows: pa.Table, ids: Int32Array, span: Span) -> pa.Array:
+    """Return the indices of the rows of some series in a span."""
+    time_us = numbers(rows, "time_us", np.int64)
+    inside = (time_us >= span.start_us) & (time_us < span.stop_us)
+    return column(np.flatnonzero(inside & np.isin(numbers(rows, "series", np.int32), ids)), pa.int64())
