@@ -23,7 +23,20 @@ from qala.store.arrival import DAY_US
 from qala.store.base import VALUES, Selector, Span, Store, ValueSelector
 from qala.store.rows import batch_of, numbers
 
-__all__ = ["DaySum", "ValueSum", "days", "differing", "reading_checksums", "total", "value_checksums"]
+__all__ = [
+    "DaySum",
+    "DaySums",
+    "ValueSum",
+    "day_checksums",
+    "days",
+    "differing",
+    "each_day",
+    "reading_checksums",
+    "total",
+    "value_checksums",
+    "value_sums",
+    "within",
+]
 
 UInt64Array = NDArray[np.uint64]
 _HALF = np.uint64(32)
@@ -69,14 +82,22 @@ def reading_checksums(store: Store, span: Span | None = None, select: Selector |
     Takes the memory of one sum a series and one record batch.
     """
     select = select or Selector()
-    for day in days(store, span or store.extent(), select):
+    for day in days(store, within(span, store.extent()), select):
         yield from day_checksums(store, day, select)
 
 
-def days(store: Store, span: Span | None, select: Selector) -> Iterator[Span]:
+def within(span: Span | None, extent: Span | None) -> Span:
+    """Return the part of an extent that lies in a span, or all of it; an empty span where there is none."""
+    extent = extent or Span(0, 0)
+    if span is None:
+        return extent
+    return Span(max(span.start_us, extent.start_us), min(span.stop_us, extent.stop_us))
+
+
+def days(store: Store, span: Span, select: Selector) -> Iterator[Span]:
     """Yield the UTC days of a span that have readings, each as the part of it that lies in the span."""
-    start_us = span.start_us if span else 0
-    while span and start_us < span.stop_us:
+    start_us = span.start_us
+    while start_us < span.stop_us:
         start_us = _skip_nothing(store, Span(start_us, span.stop_us), select)
         day = Span(start_us, min(_days_later(start_us, 1), span.stop_us))
         if start_us < span.stop_us:
@@ -105,23 +126,40 @@ def _days_later(time_us: int, count: int) -> int:
 
 def day_checksums(store: Store, day: Span, select: Selector) -> list[DaySum]:
     """Return the checksums of the readings of one UTC day, or of a part of it, by the fields of the series."""
-    catalog = store.catalog()
-    rows = np.zeros(max(catalog, default=0) + 1, np.int64)
-    digest = np.zeros(len(rows), np.uint64)
+    sums = DaySums()
     for part in store.read(select, day):
-        batch = batch_of(part)
+        sums.add(batch_of(part))
+    return sums.of(store.catalog(), day.start_us // DAY_US)
+
+
+class DaySums:
+    """The checksums of one day while its readings pass by, in runs of a series."""
+
+    def __init__(self) -> None:
+        self._rows = np.zeros(0, np.int64)
+        self._digest = np.zeros(0, np.uint64)
+
+    def add(self, batch: Batch) -> None:
+        """Take readings into account that are ordered by series."""
+        if not len(batch):
+            return
         first = np.flatnonzero(np.diff(batch.series, prepend=-1))
-        ids = batch.series[first]  # each once: readings come by series
-        rows[ids] += np.diff(first, append=len(batch))
-        digest[ids] += np.add.reduceat(_reading_digests(batch), first)
-    return sorted(_day_sums(catalog, day.start_us // DAY_US, rows, digest), key=lambda found: found.place)
+        ids = batch.series[first]  # each once
+        self._grow(int(ids[-1]) + 1)
+        self._rows[ids] += np.diff(first, append=len(batch))
+        self._digest[ids] += np.add.reduceat(_reading_digests(batch), first)
 
+    def _grow(self, size: int) -> None:
+        more = max(size - len(self._rows), 0)
+        self._rows = np.pad(self._rows, (0, more))
+        self._digest = np.pad(self._digest, (0, more))
 
-def _day_sums(
-    catalog: Mapping[int, SeriesInfo], day: int, rows: NDArray[np.int64], digest: UInt64Array
-) -> Iterator[DaySum]:
-    for id_ in np.flatnonzero(rows).tolist():
-        yield DaySum(catalog[id_], day, int(rows[id_]), int(digest[id_]))
+    def of(self, catalog: Mapping[int, SeriesInfo], day: int) -> list[DaySum]:
+        """Return the checksums by the fields of the series."""
+        ids = np.flatnonzero(self._rows)
+        columns = ids.tolist(), self._rows[ids].tolist(), self._digest[ids].tolist()
+        found = (DaySum(catalog[id_], day, rows, digest) for id_, rows, digest in zip(*columns, strict=True))
+        return sorted(found, key=lambda one: one.place)
 
 
 def _reading_digests(batch: Batch) -> UInt64Array:
@@ -160,17 +198,23 @@ def _mixed(*columns: UInt64Array) -> UInt64Array:
 
 def value_checksums(store: Store, span: Span | None = None) -> Iterator[ValueSum]:
     """Yield the checksums of values, by day, indicator and zone; takes the memory of one day's values."""
-    span = span or store.values_extent()
-    start_us = span.start_us if span else 0
-    while span and start_us < span.stop_us:
+    for day in each_day(within(span, store.values_extent())):
+        yield from value_sums(store.revisions(ValueSelector(), day), day.start_us // DAY_US)
+
+
+def each_day(span: Span) -> Iterator[Span]:
+    """Yield the UTC days of a span, each as the part of it that lies in the span."""
+    start_us = span.start_us
+    while start_us < span.stop_us:
         stop_us = min(_days_later(start_us, 1), span.stop_us)
-        yield from _value_sums(store.revisions(ValueSelector(), Span(start_us, stop_us)), start_us // DAY_US)
+        yield Span(start_us, stop_us)
         start_us = stop_us
 
 
-def _value_sums(values: pa.Table, day: int) -> Iterator[ValueSum]:
+def value_sums(values: pa.Table, day: int) -> list[ValueSum]:
+    """Return the checksums of a day's values (VALUES), by indicator and zone."""
     if not len(values):
-        return
+        return []
     digests = _mixed(*(_value_column(values, field) for field in VALUES))
     indicators, indicator = _coded(values, "indicator")
     zones, zone = _coded(values, "zone")
@@ -179,11 +223,11 @@ def _value_sums(values: pa.Table, day: int) -> Iterator[ValueSum]:
     )
     digest = np.zeros(len(code), np.uint64)
     np.add.at(digest, group, digests)
-    found = [
+    found = (
         ValueSum(indicators[one // len(zones)], zones[one % len(zones)], day, n, total)
         for one, n, total in zip(code.tolist(), rows.tolist(), digest.tolist(), strict=True)
-    ]
-    yield from sorted(found, key=lambda one: one.place)
+    )
+    return sorted(found, key=lambda one: one.place)
 
 
 def _value_column(values: pa.Table, field: pa.Field) -> UInt64Array:
