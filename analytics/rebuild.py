@@ -55,6 +55,10 @@ class PatientJudge:
         self._known[journal] = known
         self._waits = known.rebuilding
 
+    def is_at_rest(self, journal: str) -> bool:
+        """Tell whether a journal was looked at, and no rebuild is under way."""
+        return journal in self._known and not self._waits
+
     def judge(self, values: Sequence[Value], now_us: int) -> None:
         """Judge values, unless a rebuild is under way."""
         if not self._waits:

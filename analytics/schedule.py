@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -12,6 +13,7 @@ import numpy as np
 from analytics.due import due_windows, interval_us
 from analytics.indicator import Indicator, Results
 from analytics.inputs import Loaded, load, reach_us
+from analytics.kept import beyond
 from analytics.settings import AnalyticsSettings
 from devices.device import Registry
 from devices.kinds import kinds
@@ -21,9 +23,23 @@ from qala.state.dirty import Backlog, DirtyMarks, Due
 from qala.store import Store
 from qala.store.base import Span, ValueSelector
 
-__all__ = ["Counters", "Scheduler"]
+__all__ = ["Counters", "Put", "Scheduler", "values_of"]
 
 _SECOND_US = 1_000_000
+
+
+_Key = tuple[str, str, str, int]
+
+
+class _Newest(NamedTuple):
+    """What the store has of a value: its number, the revision, and the newest receipt that it knows."""
+
+    number: Value | None = None
+    revision: int = 0
+    known_us: int = 0
+
+
+_NONE = _Newest()
 
 
 class Counters(msgspec.Struct):
@@ -33,6 +49,15 @@ class Counters(msgspec.Struct):
     windows: int = 0
     readings: int = 0
     values: int = 0
+    let_go: int = 0  # windows that need readings which are kept no longer
+
+
+class Put(msgspec.Struct, frozen=True):
+    """What became of values that were computed elsewhere. `outdated`: the store's were made of newer readings, and stay."""
+
+    written: int
+    same: int
+    outdated: int
 
 
 class Scheduler:
@@ -40,7 +65,8 @@ class Scheduler:
 
     `registry` gives the registry as it is now. Once values are in the store, `judge` is called with all that were computed
     and then `on_values` with those that were new or changed. A crash in between computes and judges them again: a judge sees
-    every change at least once, a listener may miss one.
+    every change at least once, a listener may miss one. `kept_since` says from when on the readings of a quantity are all kept
+    [UTC us], at a time; windows that need older ones are let go, and keep the values they have.
     """
 
     def __init__(
@@ -54,6 +80,7 @@ class Scheduler:
         *,
         judge: Callable[[Sequence[Value]], object] = lambda _values: None,
         on_values: Callable[[Sequence[Value]], None] = lambda _values: None,
+        kept_since: Callable[[int], Mapping[str, int]] = lambda _now_us: {},
     ) -> None:
         self._store = store
         self._dirty = dirty
@@ -63,6 +90,7 @@ class Scheduler:
         self._tz = tz
         self._judge = judge
         self._on_values = on_values
+        self._kept_since = kept_since
         self._kinds = kinds()
         self.counters = Counters()
 
@@ -74,9 +102,9 @@ class Scheduler:
         if not due:
             return 0
         registry, catalog = self._registry(), self._store.catalog()
-        for chunk in self._chunks(due, registry):
+        for chunk in self._chunks(self._kept(due, registry, now_us), registry):
             values = self._compute(chunk, registry, catalog)
-            changed = self._changed(values)
+            changed = _changed(values, self._newest(values))
             self._store.put_values(changed)
             self._judge(values)
             if changed:
@@ -102,6 +130,14 @@ class Scheduler:
                     taken, self._store.catalog(), self._registry(), self._kinds, self._indicators, self._tz, now_us
                 )
                 self._dirty.add_due(found, now_us=now_us, taken=taken)
+
+    def _kept(self, due: Sequence[Due], registry: Registry, now_us: int) -> list[Due]:
+        """Return the windows whose readings are all kept; the others are let go."""
+        gone = beyond(due, self._kept_since(now_us), self._indicators, registry, self._kinds)
+        self._dirty.clear(gone)
+        self.counters.let_go += len(gone)
+        let_go = set(gone)
+        return [window for window in due if window not in let_go]
 
     def _chunks(self, due: Sequence[Due], registry: Registry) -> Iterator[list[Due]]:
         """Put windows together that one read of bounded size serves: zones of one kind, near in time.
@@ -149,26 +185,25 @@ class Scheduler:
     def _compute(self, chunk: Sequence[Due], registry: Registry, catalog: Mapping[int, SeriesInfo]) -> list[Value]:
         loaded = load(self._store, catalog, registry, self._kinds, self._indicators, chunk)
         self.counters.readings += loaded.rows
-        by_job = sorted(chunk, key=_job)
-        return [
-            value for job, windows in groupby(by_job, key=_job) for value in self._values(loaded, job, list(windows))
-        ]
+        return values_of(loaded, self._indicators, chunk)
 
-    def _values(self, loaded: Loaded, job: tuple[str, str], due: Sequence[Due]) -> list[Value]:
-        """Compute an indicator over windows of one width; of the grid of zones and windows, keep what is due."""
-        indicator, window = self._indicators[job[0]], job[1]
-        edges = np.array(sorted({(one.start_us, one.stop_us) for one in due}), np.int64)
-        results = indicator.compute(loaded.inputs(indicator, edges[:, 0], edges[:, 1]))
-        wanted = {(one.zone, one.start_us) for one in due}
-        return [
-            value
-            for value in _valued(indicator, window, loaded, edges, results)
-            if (value.zone, value.start_us) in wanted
-        ]
+    def put(self, values: Sequence[Value]) -> Put:
+        """Take values that were computed elsewhere of what was known then; judge and tell of those that are another number.
 
-    def _changed(self, values: Sequence[Value]) -> list[Value]:
-        """Return the values whose number is not the newest in the store, each with the revision that it becomes there."""
-        known: dict[tuple[str, str, str, int], tuple[Value | None, int]] = {}
+        Not beside `step`: whoever calls both sees to that.
+        """
+        newest = self._newest(values)
+        current = [value for value in values if value.known_us >= newest.get(_key(value), _NONE).known_us]
+        changed = _changed(current, newest)
+        self._store.put_values(changed)
+        if changed:
+            self._judge(changed)
+            self._on_values(changed)
+        return Put(len(changed), len(current) - len(changed), len(values) - len(current))
+
+    def _newest(self, values: Sequence[Value]) -> Mapping[_Key, _Newest]:
+        """Return what the store has of values, by key."""
+        known: dict[_Key, _Newest] = {}
         for (name, window), some in groupby(values, key=lambda value: (value.indicator, value.window)):
             group = list(some)
             select = ValueSelector(
@@ -178,13 +213,38 @@ class Scheduler:
             )
             starts = [value.start_us for value in group]
             rows = self._store.values(select, Span(min(starts), max(starts) + 1)).to_pylist()
-            known.update((_key(value), (value, row["revision"])) for row in rows for value in [_stored(row)])
-        held = (known.get(_key(value), (None, 0)) for value in values)
-        return [
-            msgspec.structs.replace(value, revision=revision + 1)
-            for value, (number, revision) in zip(values, held, strict=True)
-            if number != _number(value)
-        ]
+            known.update((_key(one.number), one) for one in map(_stored, rows) if one.number)
+        return known
+
+
+def values_of(loaded: Loaded, indicators: Mapping[str, Indicator], due: Sequence[Due]) -> list[Value]:
+    """Compute due windows of what was loaded for them, wherever it was read."""
+    by_job = sorted(due, key=_job)
+    return [
+        value
+        for (name, window), some in groupby(by_job, key=_job)
+        for value in _of_job(loaded, indicators[name], window, list(some))
+    ]
+
+
+def _of_job(loaded: Loaded, indicator: Indicator, window: str, due: Sequence[Due]) -> list[Value]:
+    """Compute an indicator over windows of one width; of the grid of zones and windows, keep what is due."""
+    edges = np.array(sorted({(one.start_us, one.stop_us) for one in due}), np.int64)
+    results = indicator.compute(loaded.inputs(indicator, edges[:, 0], edges[:, 1]))
+    wanted = {(one.zone, one.start_us) for one in due}
+    return [
+        value for value in _valued(indicator, window, loaded, edges, results) if (value.zone, value.start_us) in wanted
+    ]
+
+
+def _changed(values: Sequence[Value], newest: Mapping[_Key, _Newest]) -> list[Value]:
+    """Return the values whose number is not the newest in the store, each with the revision that it becomes there."""
+    held = (newest.get(_key(value), _NONE) for value in values)
+    return [
+        msgspec.structs.replace(value, revision=known.revision + 1)
+        for value, known in zip(values, held, strict=True)
+        if known.number != _number(value)
+    ]
 
 
 def _job(window: Due) -> tuple[str, str]:
@@ -230,7 +290,7 @@ def _valued(
         )
 
 
-def _key(value: Value) -> tuple[str, str, str, int]:
+def _key(value: Value) -> _Key:
     return value.indicator, value.zone, value.window, value.start_us
 
 
@@ -239,6 +299,6 @@ def _number(value: Value) -> Value:
     return msgspec.structs.replace(value, known_us=0, revision=0)
 
 
-def _stored(row: dict[str, object]) -> Value:
-    detail = msgspec.json.decode(str(row["detail"]))
-    return _number(msgspec.convert({**row, "detail": detail}, Value))
+def _stored(row: dict[str, object]) -> _Newest:
+    value = msgspec.convert({**row, "detail": msgspec.json.decode(str(row["detail"]))}, Value)
+    return _Newest(_number(value), value.revision, value.known_us)

@@ -44,6 +44,9 @@ def judge(parts: Parts, *, behind_s: float) -> Health:
         lag_s = part.get("lag_s") or 0.0
         if lag_s > behind_s:
             reasons.append(Reason(f"{name}_behind", {"part": name, "lag_s": round(lag_s, 1)}))
+        if part.get("upkeep_error"):
+            told = {"part": name, "error": part["upkeep_error"], "hint": part.get("hint")}
+            reasons.append(Reason(f"{name}_upkeep", told))
         if part.get("damaged"):
             reasons.append(Reason("journal_damaged", {"messages": part["damaged"]}))
     status = "down" if _NEEDED & set(stopped) else "degraded" if reasons else "ok"

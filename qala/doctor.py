@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 
 def check(config: Config) -> list[Finding]:
     """Check what was written by people: the files of devices and zones, the rules and the tests inside them."""
-    return [Finding(True, "configuration", "read"), *_declared(config), *_rules(config)]
+    return [Finding(True, "configuration", "read"), *_retention(config), *_declared(config), *_rules(config)]
 
 
 def examine(config: Config) -> list[Finding]:
@@ -45,6 +45,18 @@ def examine(config: Config) -> list[Finding]:
 
 
 # ---- what people wrote
+
+
+def _retention(config: Config) -> Iterator[Finding]:
+    from qala.upkeep import retention_of
+
+    try:
+        retention_of(config.store)
+    except QalaError as error:
+        yield Finding(False, "retention", error.message, error.hint)
+        return
+    kept = ", ".join(f"{name} {days:g} days" for name, days in config.store.keep_days.items())
+    yield Finding(True, "retention", kept or "readings are kept for ever")
 
 
 def _declared(config: Config) -> Iterator[Finding]:

@@ -8,8 +8,9 @@ from dashboards.prometheus import Metric, counter, gauge
 from ingest.door import DoorReport
 from ingest.projector import Projector
 from qala.state.rejected import dropped
+from qala.upkeep import StoreUpkeep
 
-__all__ = ["of_door", "of_notices", "of_projector", "of_scheduler"]
+__all__ = ["of_door", "of_notices", "of_projector", "of_scheduler", "of_upkeep"]
 
 
 def of_door(report: DoorReport | None) -> list[Metric]:
@@ -56,6 +57,9 @@ def of_scheduler(scheduler: Scheduler, now_us: int) -> list[Metric]:
         counter("qala_scheduler_rounds_total", "Rounds of the scheduler.", counts.rounds),
         counter("qala_scheduler_windows_total", "Windows computed.", counts.windows),
         counter("qala_scheduler_values_total", "Values that were new or changed.", counts.values),
+        counter(
+            "qala_scheduler_let_go_total", "Windows let go: they need readings that are kept no longer.", counts.let_go
+        ),
         gauge("qala_scheduler_due_windows", "Windows that wait to be computed.", backlog.due),
         gauge("qala_scheduler_lag_seconds", "How long the oldest of them has waited.", backlog.lag_s),
     ]
@@ -66,4 +70,20 @@ def of_notices(outbox: Outbox) -> list[Metric]:
     return [
         counter("qala_notices_sent_total", "Notices that a channel took.", outbox.sent),
         counter("qala_notices_failed_total", "Attempts that a channel refused.", outbox.failed),
+    ]
+
+
+def of_upkeep(upkeep: StoreUpkeep, now_us: int) -> list[Metric]:
+    """Count the store's upkeep, and what of it waits."""
+    counts, work = upkeep.counters, upkeep.work()
+    done = {item.name: float(item.done) for item in work}
+    waiting = {item.name: float(max(item.total - item.done, 0)) for item in work}
+    kept_s = {name: max(now_us - since_us, 0) / 1e6 for name, since_us in upkeep.kept_since(now_us).items()}
+    return [
+        counter("qala_store_upkeep_pieces_total", "Pieces of upkeep done.", counts.pieces),
+        counter("qala_store_upkeep_failures_total", "Pieces of upkeep that failed.", counts.failures),
+        counter("qala_store_forget_rounds_total", "Rounds of deleting what is kept no longer.", counts.rounds),
+        gauge("qala_store_upkeep_done", "How far each kind of upkeep is.", done, label="work"),
+        gauge("qala_store_upkeep_waiting", "What of it waits.", waiting, label="work"),
+        gauge("qala_store_kept_seconds", "For how long readings of a quantity are kept.", kept_s, label="quantity"),
     ]

@@ -43,6 +43,8 @@ from qala.process import name_thread
 from qala.state import open_state, registry
 from qala.state.dirty import DirtyMarks
 from qala.store import Store, open_store
+from qala.store.retention import Retention
+from qala.upkeep import StoreUpkeep, retention_of
 
 __all__ = ["App", "build"]
 
@@ -65,11 +67,12 @@ def build(config: Config, *, rehearse: bool = False) -> App:
     With `rehearse`, the rehearsal city's zones and devices are brought into the registry first. Raises QalaError where a
     file cannot be opened or something that people wrote is wrong.
     """
+    retention = retention_of(config.store)
     engine = open_state(config.state_url)
     import_declared(engine, config.devices_file, config.zones_file)
     if rehearse:
         _import_city(engine, config)
-    return App(config, engine, open_store(config.store_url, config.store))
+    return App(config, engine, open_store(config.store_url, config.store), retention)
 
 
 def _import_city(engine: Engine, config: Config) -> None:
@@ -84,7 +87,7 @@ def _now_us() -> int:
 class App:
     """The serving process's parts. `api` answers whether the threads run or not."""
 
-    def __init__(self, config: Config, engine: Engine, store: Store) -> None:
+    def __init__(self, config: Config, engine: Engine, store: Store, retention: Retention) -> None:
         self._config = config
         self._engine = engine
         self._store = store
@@ -119,6 +122,14 @@ class App:
         self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
         self._patient = PatientJudge(self._judge, engine, lambda: self.registry().zones)
         self._outbox = Outbox(engine, channels, retry_max_s=config.analytics.notice_retry_max_s)
+        self._upkeep = StoreUpkeep(
+            store,
+            retention,
+            messages=lambda: self._projector.counters.messages,
+            may_forget=lambda: self._patient.is_at_rest(self._reader.id),
+            writing=self._ask,
+            now_us=_now_us,
+        )
         self._scheduler = Scheduler(
             store,
             self._marks,
@@ -128,6 +139,7 @@ class App:
             ZoneInfo(config.time_zone),
             judge=lambda values: self._patient.judge(values, _now_us()),
             on_values=self.hub.on_values,
+            kept_since=self._upkeep.kept_since,
         )
         self.api: FastAPI = create_app(
             ApiContext(
@@ -215,9 +227,10 @@ class App:
                 "due": backlog.due,
                 "marks": backlog.marks,
                 "lag_s": round(backlog.lag_s, 3),
+                "let_go": self._scheduler.counters.let_go,
             },
             "outbox": {"up": running.get("outbox", False)},
-            "store": {"engine": self._store.capabilities.engine, **self._answers()},
+            "store": {"engine": self._store.capabilities.engine, **self._answers(), **self._upkeep.part()},
         }
 
     def _answers(self) -> Mapping[str, Any]:
@@ -248,6 +261,7 @@ class App:
             *measures.of_projector(self._projector, now_us),
             *measures.of_scheduler(self._scheduler, now_us),
             *measures.of_notices(self._outbox),
+            *measures.of_upkeep(self._upkeep, now_us),
         ]
 
     # ---- the threads
@@ -259,6 +273,7 @@ class App:
             _Thread("projector", self._projector.run, self._stop),
             _Thread("scheduler", self._compute, self._stop),
             _Thread("outbox", self._outbox.run, self._stop),
+            _Thread("upkeep", self._upkeep.run, self._stop),
         ]
         for thread in self._threads:
             thread.start()

@@ -289,6 +289,7 @@ export const en = {
   "reason.projector_down": "processing has stopped",
   "reason.scheduler_down": "calculations have stopped",
   "reason.outbox_down": "notices are not being sent",
+  "reason.store_upkeep": "the store's upkeep fails; readings go on being stored",
   "reason.store_down": "the store does not answer",
   "reason.projector_behind": "processing is behind",
   "reason.scheduler_behind": "calculations are behind",

@@ -291,6 +291,7 @@ export const kk: Messages = {
   "reason.projector_down": "өңдеу тоқтады",
   "reason.scheduler_down": "есептеу тоқтады",
   "reason.outbox_down": "хабарламалар жіберілмейді",
+  "reason.store_upkeep": "қоймаға қызмет көрсету сәтсіз; көрсеткіштер сақталуын жалғастыруда",
   "reason.store_down": "қойма жауап бермейді",
   "reason.projector_behind": "өңдеу кешігіп жатыр",
   "reason.scheduler_behind": "есептеу кешігіп жатыр",

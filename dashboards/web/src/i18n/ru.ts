@@ -295,6 +295,7 @@ export const ru: Messages = {
   "reason.projector_down": "обработка остановлена",
   "reason.scheduler_down": "расчёты остановлены",
   "reason.outbox_down": "уведомления не отправляются",
+  "reason.store_upkeep": "обслуживание хранилища не удаётся; показания по-прежнему сохраняются",
   "reason.store_down": "хранилище не отвечает",
   "reason.projector_behind": "обработка отстаёт",
   "reason.scheduler_behind": "расчёты отстают",
