@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from dashboards.api.server import make_server
@@ -20,19 +21,21 @@ __all__ = ["serve"]
 
 _FORMER_S = 5.0  # how long the lock of a server that just ended is waited for
 _BACKLOG = 512
+_RETRY_S = (0.5, 10.0)  # first and longest wait for a store
 _log = logging.getLogger(__name__)
 
 
 def serve(config: Config, *, rehearse: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP reads the registry again.
 
-    Raises ConflictError where another process serves the data folder, UnavailableError where the address is taken.
+    A store that cannot be reached is waited for. Raises ConflictError where another process serves the data folder,
+    UnavailableError where the address is taken.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who sees the lock may send it before there is a loop to handle it
     hold = Hold(config.folder / "serve.lock", note=config.dashboards.http, wait_s=_FORMER_S)
-    app = build(config, rehearse=rehearse)
+    app = _built(config, rehearse=rehearse)
     try:
         sockets = [_tcp(config.http), _unix(config.socket)]
         app.start()
@@ -41,6 +44,18 @@ def serve(config: Config, *, rehearse: bool = False) -> None:
         app.close()
         config.socket.unlink(missing_ok=True)
         hold.release()
+
+
+def _built(config: Config, *, rehearse: bool) -> App:
+    """Build the server, however long its store cannot be reached: the door takes messages meanwhile."""
+    wait_s = _RETRY_S[0]
+    while True:
+        try:
+            return build(config, rehearse=rehearse)
+        except UnavailableError as error:
+            _log.warning("%s (%s); trying again in %g s", error.message, error.hint, wait_s)
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, _RETRY_S[1])
 
 
 def _run(app: App, sockets: list[socket.socket]) -> None:

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -68,11 +69,17 @@ def build(config: Config, *, rehearse: bool = False) -> App:
     file cannot be opened or something that people wrote is wrong.
     """
     retention = retention_of(config.store)
-    engine = open_state(config.state_url)
-    import_declared(engine, config.devices_file, config.zones_file)
-    if rehearse:
-        _import_city(engine, config)
-    return App(config, engine, open_store(config.store_url, config.store), retention)
+    with ExitStack() as unless_built:
+        engine = open_state(config.state_url)
+        unless_built.callback(engine.dispose)
+        import_declared(engine, config.devices_file, config.zones_file)
+        if rehearse:
+            _import_city(engine, config)
+        store = open_store(config.store_url, config.store)
+        unless_built.callback(store.close)
+        app = App(config, engine, store, retention)
+        unless_built.pop_all()
+    return app
 
 
 def _import_city(engine: Engine, config: Config) -> None:
