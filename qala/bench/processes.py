@@ -17,7 +17,7 @@ import msgspec
 from devices.errors import UnavailableError
 from qala.process import answers
 
-__all__ = ["Cpu", "Started", "cpu_of", "cpu_of_machine_s", "start_qala"]
+__all__ = ["Cpu", "Started", "cpu_of", "cpu_of_machine_s", "free_port", "start_qala"]
 
 _READY_S = 60.0
 _STOP_S = 30.0
@@ -88,7 +88,7 @@ def start_qala(folder: Path, *, devices: str, zones: Path) -> Iterator[Started]:
 
     Raises UnavailableError where it does not start, or does not end when asked to.
     """
-    data, http, mqtt = folder / "data", ("127.0.0.1", _free_port()), ("127.0.0.1", _free_port())
+    data, http, mqtt = folder / "data", ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     (folder / "devices.csv").write_text(devices)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QALA_")}
     environment |= {"QALA_DEVICES_FILE": str(folder / "devices.csv"), "QALA_ZONES_FILE": str(zones)}
@@ -104,7 +104,8 @@ def start_qala(folder: Path, *, devices: str, zones: Path) -> Iterator[Started]:
             _stop(parent)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a loopback port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

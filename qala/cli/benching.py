@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qala.bench.ingest import Load, Measured
+    from qala.bench.store import Measured as StoreMeasured
+    from qala.bench.store import Plan, Skipped
 
 bench = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -104,3 +109,92 @@ def _nested(indent: str, parts: Sequence[dict[str, float]], *, at_least: float) 
     names = dict.fromkeys(name for part in parts for name in part)
     shown = [name for name in names if any(part.get(name, 0.0) >= at_least for part in parts)]
     return [(indent + name, [f"{part.get(name, 0.0):.2f}" for part in parts]) for name in shown]
+
+
+TURNS_MIN = 20
+"""Readings a series: less is no hour for a bench to look at."""
+
+_COUNTS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+@bench.command("store")
+def store_(
+    rows: Annotated[
+        list[str] | None, typer.Option("--rows", help="Readings (10M); several sizes may be given.")
+    ] = None,
+    series: Annotated[int, typer.Option("--series", min=20, help="Series that they belong to.")] = 10_000,
+    peers: Annotated[str, typer.Option("--peers", help="Only these, with commas between.")] = "",
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each question.")] = 40,
+    budget_s: Annotated[float, typer.Option("--budget-s", min=0, help="Time for the runs of a question [s].")] = 20.0,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where the stores' files go.", metavar="DIR")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep those files.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Load the embedded store and others that are installed with the same readings, and time the same questions."""
+    from qala.bench.store import PEERS, bench_store
+
+    chosen = peers.split(",") if peers else list(PEERS)
+    if unknown := set(chosen) - set(PEERS):
+        raise ConfigError(f"no peer is called {min(unknown)!r}", hint="there are " + ", ".join(PEERS))
+    documents = []
+    for plan in [_plan(text, series, runs, budget_s) for text in rows or ["10M"]]:
+        found = bench_store(plan, chosen, say, folder=folder, keep=keep)
+        documents.append(_store_document(plan, found))
+        if not as_json:
+            _print_store(plan, found)
+    if as_json:
+        print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))  # noqa: T201 - for programs
+
+
+def _plan(rows: str, series: int, runs: int, budget_s: float) -> Plan:
+    from qala.bench.store import Plan
+    from qala.bench.store_data import HOUR_US, Shape
+
+    number = re.fullmatch(r"(\d+)([km]?)", rows.lower())
+    turns = int(number.group(1)) * _COUNTS[number.group(2)] // series if number else 0
+    if turns < TURNS_MIN:
+        raise ConfigError(
+            f"{rows!r} readings of {series} series cannot be measured",
+            hint=f"take {TURNS_MIN} of each at least: 10M, 500k",
+        )
+    stop_us = time.time_ns() // 1000 // HOUR_US * HOUR_US
+    return Plan(Shape(series, turns, stop_us), runs=runs, budget_s=budget_s)
+
+
+def _store_document(plan: Plan, found: dict[str, StoreMeasured | Skipped]) -> dict[str, Any]:
+    import msgspec
+
+    from qala.bench.machine import describe
+
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe(),
+        "readings": plan.shape.rows,
+        "series": plan.shape.series,
+        "peers": {name: msgspec.to_builtins(one) for name, one in found.items()},
+    }
+
+
+def _print_store(plan: Plan, found: dict[str, StoreMeasured | Skipped]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from qala.bench.machine import describe
+    from qala.bench.store_report import figures, measured, notes, ratios
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(", ".join(f"{name} {value}" for name, value in describe().items()))
+    console.print(f"{plan.shape.rows:,} readings of {plan.shape.series:,} series, five minutes apart")
+    names = list(measured(found))
+    others = [name for name in names if name != "qala"]
+    for title, columns, rows in [("times Qala is ahead", others, ratios(found)), ("", names, figures(found))]:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(title, no_wrap=True)
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for line, cells in rows:
+            table.add_row(line, *cells)
+        console.print(table)
+        console.print()
+    for note in notes(found):
+        console.print(note)
