@@ -320,3 +320,26 @@ def test_a_reading_long_past_is_merged_into_many_days(store: DuckDBStore) -> Non
     assert len(everything(store)) == 100
     picked = Selector(devices=frozenset({"air/1"}))
     assert sum(map(len, store.read(picked, Span(T0, T0 + 6 * DAY)))) == 4
+
+
+def made_by_schema_1(path: Path) -> None:
+    """Make a file as it was before readings lived in two tables."""
+    store = DuckDBStore.open(path)
+    with_series(store)
+    store.append(batch((1, T0, 1.0), (2, T0 - 400 * DAY, 2.0)), Position("j", 9))
+    store.close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP VIEW readings")
+        for table in ("cold", "settled", "days"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("ALTER TABLE hot RENAME TO readings")
+        connection.execute("UPDATE schema_version SET version = 1")
+
+
+def test_a_file_of_the_first_schema_is_taken_over(path: Path) -> None:
+    made_by_schema_1(path)
+    for _ in range(2):
+        store = DuckDBStore.open(path)
+        assert everything(store) == [(1, T0, 1.0), (2, T0 - 400 * DAY, 2.0)]
+        assert store.applied("j") == Position("j", 9)
+        store.close()

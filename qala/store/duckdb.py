@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,16 +16,16 @@ import pyarrow as pa
 from devices.reading import Batch, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
 from qala.store import duckdb_sql as sql
-from qala.store.arrival import DAY_US, Extent, runs_of_days
+from qala.store.arrival import DAY_US, Extent
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
 from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
+from qala.store.duckdb_gate import BEGINNING_US, Gate
 from qala.store.duckdb_overview import overview
+from qala.store.duckdb_writing import delete_before, put, retract
 from qala.store.rows import (
     check_registered,
-    column,
     numbers,
     overview_schema,
-    readings_table,
     selected,
     series_table,
     values_table,
@@ -60,7 +58,8 @@ class DuckDBStore:
         self._path = path
         self._writer = connection
         self._cursors = Cursors(connection, count=readers)
-        self._lock = threading.Lock()
+        [(settled_us,)] = _rows(connection, sql.SETTLED)
+        self._gate = Gate(settled_us)
         self._closed = False
         self._positions = {journal: Position(journal, n) for journal, n in _rows(connection, sql.POSITIONS)}
         self._learn([(id_, SeriesInfo(*info)) for id_, *info in _rows(connection, sql.SERIES)])
@@ -90,8 +89,8 @@ class DuckDBStore:
         self._ids = {info: id_ for id_, info in series}
 
     @contextmanager
-    def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with self._lock, translated(self._path):
+    def _writing(self, time_us: Int64Array | Span | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._gate.writing(time_us), translated(self._path):
             self._check_open()
             yield self._writer
 
@@ -125,20 +124,16 @@ class DuckDBStore:
         return self._catalog
 
     def append(self, batch: Batch, upto: Position | None) -> Appended:
-        with self._writing() as connection:
+        with self._writing(batch.time_us) as connection:
             check_registered(batch.series, len(self._catalog))
             new, rest = self._extent.split(batch)
             # Before the commit: whoever sees the readings must find them within the bounds.
             self._extent.widen(batch.series, batch.time_us)
             with transaction(connection):
-                inserted, updated = _merge(connection, rest)
-                if len(new):
-                    with tables(connection, arrivals=readings_table(new)):
-                        connection.execute(sql.INSERT_READINGS)
+                inserted, updated = put(connection, new, rest, self._gate.settled_us)
                 self._advance(connection, upto)
             if upto is not None:
                 self._positions[upto.journal] = max(upto, self._positions.get(upto.journal, upto))
-        inserted += len(new)
         return Appended(inserted, updated, len(batch) - inserted - updated)
 
     def _advance(self, connection: duckdb.DuckDBPyConnection, upto: Position | None) -> None:
@@ -247,11 +242,8 @@ class DuckDBStore:
             return cursor.sql(sql.READ + only + sql.NEWEST, params=parameters).to_arrow_table()
 
     def retract(self, series: Int32Array, time_us: Int64Array, origin: Int64Array) -> int:
-        with self._writing() as connection, transaction(connection):
-            return sum(
-                _retract(connection, series[rows], time_us[rows], origin[rows], span)
-                for rows, span in runs_of_days(time_us)
-            )
+        with self._writing(time_us) as connection, transaction(connection):
+            return retract(connection, series, time_us, origin, self._gate.settled_us)
 
     def put_values(self, values: Sequence[Value]) -> int:
         with self._writing() as connection, transaction(connection):
@@ -276,11 +268,11 @@ class DuckDBStore:
         return self._whole(sql.WHOLE_VALUES)
 
     def delete_before(self, time_us: int, select: Selector | None = None) -> None:
-        with self._writing() as connection:
-            ids = selected(select or Selector(), self._catalog)
+        ids = selected(select or Selector(), self.catalog())
+        with self._writing(Span(BEGINNING_US, time_us)) as connection, transaction(connection):
             if ids:
                 only, parameters = self._only(ids)
-                connection.execute(sql.DELETE_BEFORE + only, parameters | {"stop": time_us})
+                delete_before(connection, only, parameters | {"stop": time_us})
 
     def tend(self, now_us: int) -> bool:  # noqa: ARG002
         self._check_open()
@@ -290,7 +282,7 @@ class DuckDBStore:
         return ()
 
     def close(self) -> None:
-        with self._lock:
+        with self._gate.writing():
             if not self._closed:
                 self._closed = True
                 self._cursors.close()
@@ -312,28 +304,6 @@ def _stored_extent(connection: duckdb.DuckDBPyConnection, series: int) -> Extent
 
 def _bounds(span: Span) -> dict[str, int]:
     return {"start": span.start_us, "stop": span.stop_us}
-
-
-def _merge(connection: duckdb.DuckDBPyConnection, batch: Batch) -> tuple[int, int]:
-    """Write readings that may meet stored ones. Return how many were inserted and updated."""
-    actions: Counter[str] = Counter()
-    for rows, span in runs_of_days(batch.time_us):
-        with tables(connection, arrivals=readings_table(batch.take(rows))):
-            actions.update(chain.from_iterable(connection.execute(sql.MERGE_READINGS, _bounds(span)).fetchall()))
-    return actions["INSERT"], actions["UPDATE"]
-
-
-def _retract(
-    connection: duckdb.DuckDBPyConnection,
-    series: Int32Array,
-    time_us: Int64Array,
-    origin: Int64Array,
-    span: Span,
-) -> int:
-    columns = [column(series, pa.int32()), column(time_us, pa.int64()), column(origin, pa.int64())]
-    with tables(connection, stems=pa.table(columns, names=["series", "time_us", "origin"])):
-        [(gone,)] = connection.execute(sql.RETRACT, _bounds(span)).fetchall()
-    return int(gone)
 
 
 def _once_each(values: Sequence[Value]) -> list[list[Value]]:

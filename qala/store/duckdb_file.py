@@ -13,18 +13,20 @@ from typing import Any
 import duckdb
 
 from devices.errors import ConfigError, CorruptError, QalaError, UnavailableError, VersionError
+from qala.store.duckdb_gate import BEGINNING_US
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-# No primary key on the readings: an index over all of them costs four times the time and six times the space, and one
-# writer can keep (series, time) unique by itself.
+# Readings live in two tables: `hot` in the order of arrival, `cold` sorted by (series, time) in runs. One boundary parts
+# them: those before `settled.until_us` are in `cold`. No primary key on them: an index over all readings costs four times
+# the time and six times the space, and one writer can keep (series, time) unique by itself.
 _SCHEMA = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE series (
     id INTEGER NOT NULL, device VARCHAR NOT NULL, quantity VARCHAR NOT NULL, channel VARCHAR NOT NULL,
     span_s INTEGER NOT NULL, unit VARCHAR NOT NULL);
 CREATE TABLE positions (journal VARCHAR NOT NULL, number BIGINT NOT NULL);
-CREATE TABLE readings (
+CREATE TABLE hot (
     series INTEGER NOT NULL, time_us BIGINT NOT NULL, value DOUBLE NOT NULL, flag UTINYINT NOT NULL,
     revision INTEGER NOT NULL, origin BIGINT NOT NULL, received_us BIGINT NOT NULL);
 CREATE TABLE indicator_values (
@@ -34,6 +36,20 @@ CREATE TABLE indicator_values (
     detail VARCHAR NOT NULL, known_us BIGINT NOT NULL, revision BIGINT NOT NULL);
 INSERT INTO schema_version VALUES ($version);
 """
+
+# `days` is of the UTC days in `cold`: `late` rows are not in the day's sorted run, a `tidy` day has one run.
+_PARTED = """
+CREATE TABLE cold (
+    series INTEGER NOT NULL, time_us BIGINT NOT NULL, value DOUBLE NOT NULL, flag UTINYINT NOT NULL,
+    revision INTEGER NOT NULL, origin BIGINT NOT NULL, received_us BIGINT NOT NULL);
+CREATE VIEW readings AS SELECT * FROM cold UNION ALL SELECT * FROM hot;
+CREATE TABLE settled (until_us BIGINT NOT NULL);
+INSERT INTO settled VALUES ($beginning);
+CREATE TABLE days (day INTEGER NOT NULL, late BIGINT NOT NULL, tidy BOOLEAN NOT NULL, rolled BOOLEAN NOT NULL);
+"""
+
+_TAKEN_OVER = {1: f"ALTER TABLE readings RENAME TO hot; {_PARTED} UPDATE schema_version SET version = 2"}  # noqa: S608
+"""What makes a file of each older schema version one of the next."""
 
 _FULL = ("could not write", "no space left", "file too large")
 _UNUSABLE = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException, OSError)
@@ -70,16 +86,26 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if not tables:
         with transaction(connection):
-            for statement in _SCHEMA.replace("$version", str(SCHEMA_VERSION)).split(";"):
-                if statement.strip():
-                    connection.execute(statement)
+            _run(connection, _SCHEMA + _PARTED)
     elif "schema_version" not in tables:
         raise ConfigError(f"{path} is a DuckDB file of something else", hint="name another file for the store")
     else:
-        _check_version(connection, path)
+        found = _version(connection, path)
+        for version in range(found, SCHEMA_VERSION):
+            with transaction(connection):
+                _run(connection, _TAKEN_OVER[version])
 
 
-def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _run(connection: duckdb.DuckDBPyConnection, statements: str) -> None:
+    known = {"$version": str(SCHEMA_VERSION), "$beginning": str(BEGINNING_US)}
+    for name, number in known.items():
+        statements = statements.replace(name, number)
+    for statement in statements.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     [(found,)] = connection.execute("SELECT max(version) FROM schema_version").fetchall()
     if found is None or found > SCHEMA_VERSION:
         raise VersionError(
@@ -87,6 +113,7 @@ def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             hint="run the newer Qala, restore a backup made by this one, or move the file away: "
             "it is rebuilt from the journal",
         )
+    return int(found)
 
 
 @contextmanager
@@ -127,7 +154,7 @@ def _told(error: duckdb.Error | OSError, path: Path) -> QalaError | None:
     if "set lock" in text:
         return UnavailableError(
             f"another process has {path} open",
-            hint="stop the other Qala; while it runs, ask it instead of the file",
+            hint="stop the other Qala, or copy a backup; while it runs, ask it instead of the file",
         )
     if "version number" in text:
         return VersionError(f"{path} was written by a newer DuckDB: {error}", hint="run the Qala that wrote it")

@@ -1,6 +1,6 @@
 """The SQL of the DuckDB store.
 
-Names in `$` are parameters; `arrivals`, `stems`, `edges`, `ends`, `reaches`, `judged` and `fresh` are Arrow tables.
+Names in `$` are parameters; `arrivals`, `stems`, `touched`, `edges`, `ends`, `reaches`, `judged` and `fresh` are Arrow tables.
 """
 
 # ruff: noqa: S608 -- only constants of this module are joined; what comes from outside is a parameter
@@ -22,11 +22,14 @@ POSITIONS = "SELECT journal, number FROM positions"
 INSERT_POSITION = "INSERT INTO positions (number, journal) VALUES (?, ?)"
 UPDATE_POSITION = "UPDATE positions SET number = ? WHERE journal = ?"
 
-INSERT_READINGS = "INSERT INTO readings SELECT * FROM arrivals"
+HOT, COLD = "hot", "cold"
+SETTLED = "SELECT until_us FROM settled"
+
+INSERT_READINGS = {table: f"INSERT INTO {table} SELECT * FROM arrivals" for table in (HOT, COLD)}
 
 # The bounds on time let DuckDB skip the row groups that cannot hold a match.
-MERGE_READINGS = """
-MERGE INTO readings r USING arrivals a
+_MERGE_READINGS = """
+MERGE INTO {table} r USING arrivals a
 ON r.series = a.series AND r.time_us = a.time_us AND r.time_us >= $start AND r.time_us < $stop
 WHEN MATCHED AND (
     a.revision > r.revision
@@ -36,16 +39,28 @@ WHEN MATCHED AND (
 THEN UPDATE SET value = a.value, flag = a.flag, revision = a.revision, origin = a.origin, received_us = a.received_us
 WHEN NOT MATCHED THEN INSERT
 VALUES (a.series, a.time_us, a.value, a.flag, a.revision, a.origin, a.received_us)
-RETURNING merge_action
+RETURNING time_us, merge_action = 'INSERT' AS fresh
 """
+MERGE_READINGS = {table: _MERGE_READINGS.format(table=table) for table in (HOT, COLD)}
 
-RETRACT = """
-DELETE FROM readings r USING stems s
+_RETRACT = """
+DELETE FROM {table} r USING stems s
 WHERE r.series = s.series AND r.time_us = s.time_us AND r.origin = s.origin
 AND r.time_us >= $start AND r.time_us < $stop
+RETURNING r.time_us
 """
+RETRACT = {table: _RETRACT.format(table=table) for table in (HOT, COLD)}
 
-DELETE_BEFORE = "DELETE FROM readings WHERE time_us < $stop"
+DELETE_BEFORE = {table: f"DELETE FROM {table} WHERE time_us < $stop" for table in (HOT, COLD)}
+DAYS_BEFORE = "SELECT min(time_us) AS first_us, max(time_us) AS last_us FROM cold WHERE time_us < $stop"
+BY_DAY = " GROUP BY time_us // 86_400_000_000"
+FORGET_DAYS = "DELETE FROM days WHERE (day + 1) * 86_400_000_000 <= $stop"
+
+NOTE_DAYS = """
+MERGE INTO days d USING touched t ON d.day = t.day
+WHEN MATCHED THEN UPDATE SET late = d.late + t.late, rolled = false
+WHEN NOT MATCHED AND t.held = 1 THEN INSERT VALUES (t.day, t.late, false, false)
+"""
 
 _ONLY = " AND series IN (SELECT unnest($series))"
 _INLINE_MAX = 64  # ids: so many in the query itself, without the join that a list takes
