@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from devices.errors import ConfigError, NotFoundError
-from qala.cli.shell import ConfigOption, DataOption, JsonOption, app, configuration, show
+from qala.cli.shell import ConfigOption, DataOption, JsonOption, app, configuration, say, show
 
 if TYPE_CHECKING:
     from qala.store import Store, StoreSettings
     from qala.store.base import Span
     from qala.store.checksum import DaySum, ValueSum
+    from qala.store.copy import Copied, Progress
 
 store = typer.Typer(help="The store: where readings and values live.", no_args_is_help=True)
 app.add_typer(store, name="store")
@@ -50,7 +54,106 @@ def checksum(
     show(rows, ["day", "of", "sums", "rows", "checksum"], as_json=as_json)
 
 
-def _by_day(what: str, sums: Iterator[DaySum] | Iterator[ValueSum]) -> list[dict[str, Any]]:
+@store.command("copy")
+def copy(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="URL of the store to read.")],
+    dst: Annotated[str, typer.Argument(metavar="DST", help="URL of the store to fill; it may hold a part already.")],
+    since: SinceOption = None,
+    until: UntilOption = None,
+    src_token_file: Annotated[
+        Path | None, typer.Option("--src-token-file", help="File with SRC's token, instead of the configured one.")
+    ] = None,
+    dst_token_file: Annotated[
+        Path | None, typer.Option("--dst-token-file", help="File with DST's token, instead of the configured one.")
+    ] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store into another, of any engine, and compare them; called again, it goes on where it was broken off."""
+    from qala.store.copy import copy_store
+
+    if src == dst:
+        raise ConfigError("SRC and DST are the same store", hint="name another one to fill")
+    span, settings = span_of(since, until), configuration(config, data).store
+    began = monotonic()
+    with (
+        opened(src, _with_token(settings, src_token_file)) as source,
+        opened(dst, _with_token(settings, dst_token_file), make=True) as target,
+        told() as tell,
+    ):
+        copied = copy_store(source, target, span, tell)
+    _report(copied, src, dst, monotonic() - began, as_json=as_json)
+
+
+def _with_token(settings: StoreSettings, file: Path | None) -> StoreSettings:
+    from pydantic import SecretStr
+
+    return settings.model_copy(update={"token": SecretStr(""), "token_file": file}) if file else settings
+
+
+@contextmanager
+def told(every_s: float = 2.0) -> Iterator[Callable[[Progress], None]]:
+    """Say how a copy stands on stderr: on one line where a person looks, else now and then."""
+    began = last = monotonic()
+    live = sys.stderr.isatty()
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        now = monotonic()
+        if now - last >= (0.2 if live else every_s):
+            last = now
+            print(_line(progress, now - began), file=sys.stderr, end="\r" if live else "\n", flush=True)  # noqa: T201
+
+    yield tell
+    if live:
+        say("")
+
+
+def _line(progress: Progress, elapsed_s: float) -> str:
+    """Return how a copy stands in words.
+
+    >>> from qala.store.copy import Progress
+    >>> _line(Progress("readings", 0.25, 12, 3, 8_000_000, 0), 60.0)
+    'readings: 25 %, 3 min left; 12 days, 3 equal already; 8,000,000 readings and 0 values written, 133,333 a second'
+    """
+    left = f"{elapsed_s * (1 / progress.share - 1) / 60:.0f} min left" if progress.share > 0 else "just begun"
+    rate = (progress.readings + progress.values) / max(elapsed_s, 1e-9)
+    return (
+        f"{progress.stage}: {progress.share * 100:.0f} %, {left}; "
+        f"{progress.days:,} days, {progress.days_equal:,} equal already; "
+        f"{progress.readings:,} readings and {progress.values:,} values written, {rate:,.0f} a second"
+    )
+
+
+def _report(copied: Copied, src: str, dst: str, elapsed_s: float, *, as_json: bool) -> None:
+    """Print what a copy did. Exits with 1 where the stores differ."""
+    import msgspec
+
+    worst = [{**msgspec.to_builtins(one), "day": day_name(one.day)} for one in copied.worst]
+    counts = {
+        "readings": copied.readings,
+        "values": copied.values,
+        "days": copied.days,
+        "days_equal": copied.days_equal,
+    }
+    seconds = round(elapsed_s, 3)
+    found = {**counts, "positions": copied.positions, "differences": copied.differences, "seconds": seconds}
+    if as_json:
+        print(json.dumps({"src": src, "dst": dst, **found, "worst": worst}, ensure_ascii=False, indent=1))  # noqa: T201
+    else:
+        show([found], list(found), as_json=False)
+    if copied.differences:
+        if not as_json:
+            show(worst, ["day", "what", "rows", "rows_copied"], as_json=False)
+        say(f"{copied.differences} sums differ: {dst} does not hold what {src} does")
+        say(
+            "  hint: what DST has beside SRC's, or of a higher revision, stays; fill an empty store to get an equal one"
+        )
+        raise typer.Exit(1)
+
+
+def _by_day(what: str, sums: Iterable[DaySum | ValueSum]) -> list[dict[str, Any]]:
     from qala.store.checksum import total
 
     found = []
@@ -91,12 +194,12 @@ def _time_us(text: str) -> int:
 
 
 @contextmanager
-def opened(url: str, settings: StoreSettings) -> Iterator[Store]:
-    """Open a store that is there. Raises NotFoundError instead of making an empty file."""
+def opened(url: str, settings: StoreSettings, *, make: bool = False) -> Iterator[Store]:
+    """Open a store. Raises NotFoundError where its file is missing and not to be made."""
     from qala.store import open_store
 
     scheme, _, rest = url.partition(":")
-    if scheme == "duckdb" and not Path(rest.removeprefix("//")).exists():
+    if not make and scheme == "duckdb" and not Path(rest.removeprefix("//")).exists():
         raise NotFoundError(
             f"there is no file {rest.removeprefix('//')}", hint="name the file of a store that is there"
         )
