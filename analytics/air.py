@@ -67,11 +67,18 @@ def running_mean(hours: Float64Array, length: int, least: int) -> Float64Array:
     return result
 
 
-def sum_counts(parts: Sequence[Counts], used: Sequence[BoolArray], own: BoolArray, counted: BoolArray) -> Counts:
+def sum_counts(
+    parts: Sequence[Counts],
+    used: Sequence[BoolArray],
+    own: BoolArray,
+    counted: BoolArray,
+    reached: BoolArray | np.bool_ = np.True_,
+) -> Counts:
     """Add the counts of several quantities up, from [zones, windows, hours] to [zones, windows].
 
     Coverage speaks of the quantities that were `used` (bool[zones, windows] each), or of all of them where none was, over the
-    hours `counted`; a window is seen when its `own` hours (bool[windows, hours]) hold a reading.
+    hours `counted`; a window is seen when its `own` hours (bool[windows, hours]) hold a reading. What was known is that of the
+    hours `reached`: those that a window looks at, whatever else was read.
     """
     nothing = ~np.any(used, axis=0)
 
@@ -87,7 +94,7 @@ def sum_counts(parts: Sequence[Counts], used: Sequence[BoolArray], own: BoolArra
         seen=np.sum([np.where(own, part.seen, 0).sum(axis=-1) for part in parts], axis=0),
         good=added("good"),
         owed=added("owed"),
-        known_us=np.max([part.known_us.max(axis=-1, initial=0) for part in parts], axis=0),
+        known_us=np.max([np.where(reached, part.known_us, 0).max(axis=-1, initial=0) for part in parts], axis=0),
     )
 
 

@@ -48,7 +48,8 @@ def compute(inputs: Inputs) -> Results:
 
     inside = hours["pm2_5"].inside
     used = [~np.isnan(of) for of in index.values()]
-    counts = sum_counts([of.counts for of in hours.values()], used, inside, inside)
+    reached = np.arange(inside.shape[-1]) < inside.sum(axis=-1, keepdims=True) + _AHEAD
+    counts = sum_counts([of.counts for of in hours.values()], used, inside, inside, reached)
     return results(value, counts, complete=~np.isnan(value), detail=detail)
 
 
