@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -16,14 +17,20 @@ from devices.quality import derive_flags, limits_of
 from devices.quantity import QUANTITIES
 from devices.reading import USABLE, BoolArray, Float64Array, Int32Array, Int64Array, SeriesInfo, UInt8Array
 from qala.state.dirty import Due
-from qala.store import Store
 from qala.store.base import READINGS, Selector, Span
 from qala.store.rows import numbers
 
-__all__ = ["Loaded", "load", "reach_us"]
+__all__ = ["Loaded", "Source", "load", "reach_us"]
 
 _SECOND_US = 1_000_000
 _FOREVER = np.iinfo(np.int64).max
+
+
+class Source(Protocol):
+    """Where readings are read from: a store, or the lake."""
+
+    def read(self, select: Selector, span: Span) -> Iterator[pa.RecordBatch]:
+        """Yield readings (READINGS) ordered by (series, time)."""
 
 
 class Loaded(msgspec.Struct):
@@ -69,7 +76,7 @@ def reach_us(indicator: Indicator, quantity: str, register_interval_us: int) -> 
 
 
 def load(
-    store: Store,
+    store: Source,
     catalog: Mapping[int, SeriesInfo],
     registry: Registry,
     kinds: Mapping[str, Kind],
