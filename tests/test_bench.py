@@ -7,16 +7,27 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from devices.errors import ConflictError, UnavailableError
 from devices.files import parse_devices
 from devices.zone_file import parse_zones
 from ingest.formats.native import Native
 from ingest.message import Message
 from qala.bench.fleet import READINGS, ZONES_FILE, devices_csv, messages
 from qala.bench.processes import cpu_of
+from qala.bench.store_data import BATCH, LATE_TURNS, Shape, deliveries, readings
+from qala.bench.store_influxdb import find_influxd
+from qala.bench.store_qala import Qala
+from qala.bench.store_questdb import find_questdb
+from qala.bench.store_questions import QUESTIONS, Where, measure
+from qala.bench.store_victoria import find_victoria
+from qala.store.base import Span
 
 MESSAGES = 20_000  # 20 minutes of 1,000 devices: a quarter of an hour ends in them
 STOP_US = 1_767_225_600_000_000
@@ -90,3 +101,135 @@ def test_cpu_time_is_that_of_the_processes_asked_for() -> None:
         sum(range(100_000))
     assert used.commands.keys() == {"test"}
     assert used.threads["test: main"] == pytest.approx(used.whole_s, abs=0.1)
+
+
+SMALL = Shape(series=100, turns=200, stop_us=STOP_US)
+SERVERS: dict[str, Callable[[], object]] = {
+    "influxdb": find_influxd,
+    "questdb": find_questdb,
+    "victoria-metrics": find_victoria,
+}
+
+
+def present(find: Callable[[], object]) -> bool:
+    try:
+        find()
+    except UnavailableError:
+        return False
+    return True
+
+
+def bench_store(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qala", "bench", "store", "--rows", "20k", "--series", "100", "--runs", "2"]
+    return subprocess.run(
+        [*command, "--budget-s", "1", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+def test_the_store_is_measured_beside_every_peer_that_is_there(tmp_path: Path) -> None:
+    servers = [name for name, find in SERVERS.items() if present(find)]
+    peers = ["qala", "sqlite", *servers]
+    done = bench_store("--peers", ",".join(peers), "--folder", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["readings"], found["series"], list(found["peers"])) == (20_000, 100, peers)
+    assert list(tmp_path.iterdir()) == []
+    for name, peer in found["peers"].items():
+        assert peer["stored"] == 20_000, name
+        assert peer["appending"]["delivered"] >= 20_000
+        assert peer["bytes_per_reading"] > 0
+        assert peer["memory_mib"] > 0
+        for part in ("idle", "writing"):
+            answered = peer[part]["timings"].keys() | peer[part]["cannot"].keys()
+            assert answered == {question.name for question in QUESTIONS}, name
+            assert all(0 < timing["p50_ms"] <= timing["p95_ms"] for timing in peer[part]["timings"].values())
+        assert peer["writing"]["written_rows_per_s"] > 0
+    assert found["peers"]["qala"]["late"]["append"]["runs"] == 20
+
+
+def test_a_missing_peer_is_left_out_by_name_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("QALA_QUESTDB_JAR", raising=False)
+    done = bench_store("--peers", "questdb")
+    assert done.returncode == 0, done.stderr
+    assert "questdb: left out, QuestDB's jar was not found" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(["--peers", "oracle"], "qala, influxdb, questdb, victoria-metrics, sqlite", id="an unknown peer"),
+        pytest.param(["--rows", "many"], "10M, 500k", id="no number"),
+        pytest.param(["--rows", "100"], "take 20 of each at least", id="too few readings"),
+    ],
+)
+def test_a_store_bench_that_cannot_be_is_refused_with_a_hint(arguments: list[str], said: str) -> None:
+    done = bench_store(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_the_stream_delivers_every_reading_some_an_hour_late_and_some_batches_twice() -> None:
+    delivered = list(deliveries(SMALL, 0, SMALL.turns))
+    assert max(len(rows) for rows in delivered) == BATCH
+    shape = Shape(series=2_000, turns=200, stop_us=STOP_US)
+    batches = list(deliveries(shape, 0, shape.turns))
+    numbers = Counter(rows.number for rows in batches)
+    assert {number for number, times in numbers.items() if times == 2} == {19, 39}
+    once = [rows for rows, before in zip(batches, [None, *batches], strict=False) if before is not rows]
+    series, time_us = (np.concatenate([getattr(rows, name) for rows in once]) for name in ("series", "time_us"))
+    assert len(series) == shape.rows == len(np.unique(np.stack([series, time_us]), axis=1).T)
+    received_us = np.concatenate([rows.received_us for rows in once])
+    late = received_us - time_us > LATE_TURNS * 300_000_000
+    assert late.mean() == pytest.approx(0.02, abs=0.002)
+    assert 1_000_000 <= (time_us - shape.start_us).min() % 300_000_000 < 3_000_000
+
+
+def test_the_stream_holds_what_the_city_says_of_a_reading() -> None:
+    [rows] = {rows.number: rows for rows in deliveries(SMALL, 0, 50)}.values()
+    made = readings(SMALL, rows.series.astype(np.int64), (rows.time_us - SMALL.start_us) // 300_000_000)
+    assert (made.time_us == rows.time_us).all()
+    assert (made.value == rows.value).all()
+    assert (made.flag == rows.flag).all()
+    assert (np.round(rows.value, 2) == rows.value).all()
+    assert 0 < (rows.flag == 4).mean() < 0.02
+
+
+class Forgetful(Qala):
+    """Answers quickly, with one series short."""
+
+    def latest(self, at_us: int) -> np.ndarray:
+        return super().latest(at_us)[1:]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Iterator[Forgetful]:
+    peer = Forgetful(tmp_path, SMALL)
+    peer.start()
+    for rows in deliveries(SMALL, 0, SMALL.turns):
+        peer.append(rows)
+    yield peer
+    peer.stop()
+
+
+def test_an_answer_that_lacks_a_number_fails(loaded: Forgetful) -> None:
+    where = Where(series=7, end_us=SMALL.stop_us)
+    by_name = {question.name: question for question in QUESTIONS}
+    assert measure(loaded, by_name["raw_24h"], SMALL, repeat(where), runs=3, budget_s=1).runs == 3
+    with pytest.raises(ConflictError, match=r"latest: 99 numbers.* where 100"):
+        measure(loaded, by_name["latest"], SMALL, repeat(where), runs=3, budget_s=1)
+
+
+def test_a_right_answer_is_what_the_stream_delivered() -> None:
+    rows = [rows for rows in deliveries(SMALL, 0, SMALL.turns) if (rows.series == 7).any()]
+    of = {
+        (int(t), float(v)) for x in rows for t, v in zip(x.time_us[x.series == 7], x.value[x.series == 7], strict=True)
+    }
+    span = Span(SMALL.start_us, SMALL.stop_us)
+    right = next(q for q in QUESTIONS if q.name == "raw_24h").right(SMALL, Where(7, SMALL.stop_us))
+    assert (right.count, right.total) == (len(of), pytest.approx(sum(value for _, value in of)))
+    assert all(span.start_us <= time_us < span.stop_us for time_us, _ in of)

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -40,7 +41,7 @@ PEERS = {
 _PAUSE_S = 0.5  # between two batches of the writer beside the questions
 _TEND_PAUSE_S = 0.2
 _TEND_TURNS = 72  # upkeep is called each six hours of readings while loading
-_LAG_TURNS = 3  # how far behind the writer questions are: some peers show what they acknowledged a second later
+_LAG = 4  # batches that questions stay behind the writer: some peers show what they acknowledged a second later
 _PART = 0.8  # of an answer that must be there meanwhile, with late readings and a lagging log
 _SAID_S = 5.0
 
@@ -65,10 +66,11 @@ class Appending(msgspec.Struct):
 
 
 class Asked(msgspec.Struct):
-    """How long each question took. `cannot` says why some were not answered."""
+    """How long each question took. `cannot` says why some were not answered, `wrong` what was answered instead."""
 
     timings: dict[str, Timing]
     cannot: dict[str, str]
+    wrong: dict[str, str]
     written_rows_per_s: float = 0.0  # meanwhile
     write: Timing | None = None  # of each batch of the writer meanwhile
 
@@ -100,9 +102,10 @@ class Measured(msgspec.Struct):
 
 
 class Skipped(msgspec.Struct):
-    """A peer that was left out, and why."""
+    """A peer that was left out, and why. `failed` where it was there."""
 
     reason: str
+    failed: bool = False
 
 
 def bench_store(
@@ -110,7 +113,7 @@ def bench_store(
 ) -> dict[str, Measured | Skipped]:
     """Measure peers one after the other, by name. Their files lie in `folder` and stay there with `keep`.
 
-    Raises ConflictError where a peer lost or doubled readings, or answered wrongly.
+    A peer that fails is told as skipped, so that an hour's figures of the others are kept.
     """
     root = Path(tempfile.mkdtemp(prefix="qala-bench-store-", dir=folder))
     try:
@@ -138,11 +141,9 @@ def _apart(plan: Plan, name: str, root: Path, say: Callable[[str], None]) -> Mea
                 break
             say(f"{name}: {told}")
     except EOFError:
-        raise UnavailableError(f"{name}: the bench's process ended", hint="what it said stands above") from None
+        told = Skipped("the bench's process ended; what it said stands above", failed=True)
     finally:
         work.join()
-    if isinstance(told, QalaError):
-        raise told
     found: Measured | Skipped = told
     return found
 
@@ -158,7 +159,7 @@ def _work(plan: Plan, name: str, folder: Path, bench: Connection) -> None:
     try:
         bench.send(_measured(plan, peer, folder, bench.send))
     except QalaError as error:
-        bench.send(type(error)(f"{name}: {error.message}", hint=error.hint))
+        bench.send(Skipped(str(error), failed=True))
     finally:
         peer.stop()
 
@@ -261,13 +262,17 @@ def _ask_all(
     part: float = 1.0,
     pause_s: float = 0.0,
 ) -> Asked:
-    asked = Asked({}, {})
+    asked = Asked({}, {}, {})
     measured = partial(measure, runs=plan.runs, budget_s=plan.budget_s, part=part, pause_s=pause_s)
     for question in QUESTIONS:
         try:
             timing = measured(peer, question, plan.shape, wheres(plan.shape, newest))
         except UnsupportedError as error:
             asked.cannot[question.name] = error.message
+            continue
+        except ConflictError as error:
+            asked.wrong[question.name] = error.message
+            say(f"{when}: {question.title}: {error.message}")
             continue
         asked.timings[question.name] = timing
         say(f"{when}: {question.title}: {timing.p50_ms:.1f} / {timing.p95_ms:.1f} ms")
@@ -281,7 +286,7 @@ class _Writer:
         self._shape, self._peer, self.pause_s = shape, peer, pause_s
         self._batches = deliveries(shape, first, 2**40, number=10**6 + first)
         self._done = threading.Event()
-        self.turn = first - 1
+        self._last = deque([first - 1] * _LAG, maxlen=_LAG)  # whole turns written by the last batches
         self.took: list[float] = []
         self.rows = 0
         self._began = time.perf_counter()
@@ -301,7 +306,11 @@ class _Writer:
         """Return the turn up to which questions may ask; tell what the writer failed of."""
         if self.failed:
             raise self.failed[0]
-        return self.turn + 1 - _LAG_TURNS
+        return self._last[0] + 1
+
+    @property
+    def turn(self) -> int:
+        return self._last[-1]
 
     @property
     def rows_per_s(self) -> float:
@@ -318,7 +327,7 @@ class _Writer:
             rows: Rows = next(self._batches)
             self.took.append(_timed(partial(self._peer.append, rows)))
             self.rows += len(rows)
-            self.turn = max(self.turn, rows.turn - 1)  # the newest turn may go on in the next batch
+            self._last.append(max(self.turn, rows.turn - 1))  # the newest turn may go on in the next batch
             self._done.wait(self.pause_s)
 
     def _tend(self) -> None:

@@ -136,17 +136,20 @@ class Server:
     def _answers(self, path: str) -> bool:
         try:
             self.ask("GET", path)
-        except (UnavailableError, OSError, http.client.HTTPException):
-            self._connections = threading.local()
+        except UnavailableError:
             return False
         return True
 
     def ask(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
         """Return what the server answers. Raises UnavailableError where it refuses."""
         connection = self._connection()
-        connection.request(method, path, body, self.headers | dict(headers or {}))
-        response = connection.getresponse()
-        answer = response.read()
+        try:
+            connection.request(method, path, body, self.headers | dict(headers or {}))
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connections = threading.local()
+            raise UnavailableError(f"{self.name} does not answer: {error}") from None
         if response.status >= 300:
             raise UnavailableError(f"{self.name}: {response.status} {answer[:500].decode(errors='replace')}")
         return answer

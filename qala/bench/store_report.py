@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from qala.bench.store import Asked, Measured, Skipped
 from qala.bench.store_questions import QUESTIONS, Timing
 
-__all__ = ["figures", "notes", "ratios"]
+__all__ = ["failures", "figures", "measured", "notes", "ratios"]
 
 Row = tuple[str, list[str]]
 
@@ -114,3 +114,12 @@ def notes(found: Mapping[str, Measured | Skipped]) -> list[str]:
         + "".join(f"; no {question}: {why}" for question, why in one.idle.cannot.items())
         for name, one in found.items()
     ]
+
+
+def failures(found: Mapping[str, Measured | Skipped]) -> list[str]:
+    """Say which peers failed, and which answers were wrong."""
+    failed = [f"{name}: {one.reason}" for name, one in found.items() if isinstance(one, Skipped) and one.failed]
+    asked = [
+        (name, part) for name, one in measured(found).items() for part in (one.idle, one.writing, one.flat_out) if part
+    ]
+    return failed + [f"{name}: {why}" for name, part in asked for why in part.wrong.values()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from devices.errors import ConfigError
+from devices.errors import ConfigError, ConflictError
 from qala.cli.shell import JsonOption, app, say
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _nested(indent: str, parts: Sequence[dict[str, float]], *, at_least: float) 
     return [(indent + name, [f"{part.get(name, 0.0):.2f}" for part in parts]) for name in shown]
 
 
+PIPE_WIDTH = 200  # nothing is cut where a program reads
 TURNS_MIN = 20
 """Readings a series: less is no hour for a bench to look at."""
 
@@ -132,18 +134,22 @@ def store_(
 ) -> None:
     """Load the embedded store and others that are installed with the same readings, and time the same questions."""
     from qala.bench.store import PEERS, bench_store
+    from qala.bench.store_report import failures
 
     chosen = peers.split(",") if peers else list(PEERS)
     if unknown := set(chosen) - set(PEERS):
         raise ConfigError(f"no peer is called {min(unknown)!r}", hint="there are " + ", ".join(PEERS))
-    documents = []
+    documents, failed = [], []
     for plan in [_plan(text, series, runs, budget_s) for text in rows or ["10M"]]:
         found = bench_store(plan, chosen, say, folder=folder, keep=keep)
         documents.append(_store_document(plan, found))
+        failed += failures(found)
         if not as_json:
             _print_store(plan, found)
     if as_json:
         print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))  # noqa: T201 - for programs
+    if failed:
+        raise ConflictError("; ".join(failed), hint="figures of the others stand above; please report it")
 
 
 def _plan(rows: str, series: int, runs: int, budget_s: float) -> Plan:
@@ -182,7 +188,8 @@ def _print_store(plan: Plan, found: dict[str, StoreMeasured | Skipped]) -> None:
     from qala.bench.machine import describe
     from qala.bench.store_report import figures, measured, notes, ratios
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    console = Console(width=width, highlight=False, soft_wrap=True, markup=False)
     console.print(", ".join(f"{name} {value}" for name, value in describe().items()))
     console.print(f"{plan.shape.rows:,} readings of {plan.shape.series:,} series, five minutes apart")
     names = list(measured(found))
