@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from devices.reading import Batch, Position
-from qala.store.base import READINGS, Appended, Selector, Store
+from qala.store.base import READINGS, Appended, Selector, Span, Store
 from qala.store.conformance.builders import ALWAYS, DAY, EVERY, MINUTE, T0, batch, everything, rows, with_series
 
 
@@ -37,6 +37,49 @@ class AppendConformance:
                 "received_us": T0 + 1_000_000,
             },
         ]
+
+    def test_every_flag_and_the_bits_of_every_number_come_back(self, store: Store) -> None:
+        values = [
+            0.0,
+            -0.0,
+            5e-324,
+            -2.2250738585072014e-308,
+            0.1 + 0.2,
+            -1.7976931348623157e308,
+            1e22,
+            2.0**53 + 2,
+            1 / 3,
+        ]
+        with_series(store)
+        flags = [1, 2, 3, 4]
+        store.append(batch(*((1, T0 + n, value, flags[n % 4]) for n, value in enumerate(values))), None)
+        found = rows(store.read(EVERY, ALWAYS))
+        assert [row["value"].hex() for row in found] == [value.hex() for value in values]
+        assert [row["flag"] for row in found] == [flags[n % 4] for n in range(len(values))]
+
+    def test_whole_numbers_come_back_exactly_however_large(self, store: Store) -> None:
+        with_series(store)
+        given = batch((1, T0 + 999_999, 1.5, 1, 2**31 - 1, 2**62 + 1), (2, T0 + DAY - 1, 2.5, 1, 0, 2**53 + 1))
+        given.received_us[:] = [T0 + 123_457, 2**53 + 3]
+        store.append(given, None)
+        columns = ("time_us", "revision", "origin", "received_us")
+        assert [tuple(row[name] for name in columns) for row in rows(store.read(EVERY, ALWAYS))] == [
+            (T0 + 999_999, 2**31 - 1, 2**62 + 1, T0 + 123_457),
+            (T0 + DAY - 1, 0, 2**53 + 1, 2**53 + 3),
+        ]
+
+    def test_a_reading_may_turn_missing_and_back(self, store: Store) -> None:
+        with_series(store)
+        for n, (value, flag) in enumerate([(1.5, 1), (math.nan, 9), (2.5, 4), (math.nan, 9), (3.5, 1)]):
+            assert store.append(batch((1, T0, value, flag, 0, n)), None) == Appended(n == 0, n > 0, 0)
+            [row] = rows(store.read(EVERY, ALWAYS))
+            assert (repr(row["value"]), row["flag"], row["origin"]) == (repr(value), flag, n)
+
+    def test_an_outranked_missing_reading_does_not_hide_a_number(self, store: Store) -> None:
+        with_series(store)
+        store.append(batch((1, T0, 1.5, 1, 1, 5)), None)
+        assert store.append(batch((1, T0, math.nan, 9, 0, 9)), None) == Appended(0, 0, 1)
+        assert everything(store) == [(1, T0, 1.5)]
 
     def test_an_empty_batch_moves_only_the_position(self, store: Store) -> None:
         assert store.append(Batch.empty(), Position("j", 5)) == Appended(0, 0, 0)
@@ -103,6 +146,30 @@ class AppendConformance:
         store.append(Batch.empty(), None)
         assert store.applied("a") == Position("a", 7)
         assert store.applied("b") == Position("b", 2)
+
+    def test_all_positions_are_listed_by_journal(self, store: Store) -> None:
+        assert list(store.positions()) == []
+        for journal, number in (("b", 2), ("a", 7), ("b", 1)):
+            store.append(Batch.empty(), Position(journal, number))
+        assert list(store.positions()) == [Position("a", 7), Position("b", 2)]
+
+    def test_the_extent_is_the_shortest_span_that_holds_every_reading(self, store: Store) -> None:
+        with_series(store)
+        assert store.extent() is None
+        store.append(batch((1, T0 + 5, 1.0), (2, T0, 2.0), (1, T0 - 400 * DAY, math.nan, 9)), None)
+        assert store.extent() == Span(T0 - 400 * DAY, T0 + 6)
+        store.delete_before(T0)
+        assert store.extent() == Span(T0, T0 + 6)
+        store.delete_before(T0 + 6)
+        assert store.extent() is None
+
+    def test_retracting_again_deletes_nothing(self, store: Store) -> None:
+        with_series(store)
+        store.append(batch((1, T0, 1.0, 1, 0, 5), (1, T0 + 1, math.nan, 9, 0, 5)), Position("j", 5))
+        keys = np.array([1, 1], np.int32), np.array([T0, T0 + 1], np.int64), np.array([5, 5], np.int64)
+        assert [store.retract(*keys), store.retract(*keys)] == [2, 0]
+        assert store.retract(keys[0][:0], keys[1][:0], keys[2][:0]) == 0
+        assert (everything(store), store.applied("j")) == ([], Position("j", 5))
 
     def test_retraction_deletes_what_still_stems_from_the_origin(self, store: Store) -> None:
         with_series(store)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from devices.reading import Batch, SeriesInfo
 from devices.value import Value
@@ -18,6 +19,17 @@ DAY = 1440 * MINUTE
 T0 = 20_000 * DAY
 ALWAYS = Span(0, 40_000 * DAY)
 EVERY = Selector()
+NAMES = [
+    pytest.param("Ауа-райы/Әл-Фараби 7 — 空気 🌍", id="beyond ASCII"),
+    pytest.param("air/" + "x" * 500 + "ы" * 500, id="very long"),
+    pytest.param("a b,c=d", id="spaces, commas, equals"),
+    pytest.param("a\"b'c`d", id="quotes"),
+    pytest.param("C:\\air\\", id="backslashes, at the end too"),
+    pytest.param("two\nlines\r\n\tand a tab", id="line breaks"),
+    pytest.param("%s {x} $1 ${y} #--;*", id="signs of other languages"),
+    pytest.param(" a ", id="spaces around"),
+]
+"""Names that an engine's own language may stumble over."""
 
 
 def batch(*rows: tuple[Any, ...]) -> Batch:

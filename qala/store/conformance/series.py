@@ -8,7 +8,7 @@ import pytest
 from devices.errors import NotFoundError
 from devices.reading import Position, SeriesInfo
 from qala.store.base import Selector, Store
-from qala.store.conformance.builders import ALWAYS, T0, air, batch, brief, everything, with_series
+from qala.store.conformance.builders import ALWAYS, NAMES, T0, air, batch, brief, everything, with_series
 
 
 class SeriesConformance:
@@ -54,3 +54,17 @@ class SeriesConformance:
             store.append(batch((1, T0, 1.0), (2, T0, 1.0)), Position("j", 1))
         assert everything(store) == []
         assert store.applied("j") is None
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_any_text_may_be_the_name_of_a_device_and_of_a_channel(self, store: Store, name: str) -> None:
+        given = [SeriesInfo(name, "pm2_5", name, 0, "µg/m³"), air(name + "b"), air("air/1")]
+        ids = store.register(given)
+        store.append(batch((1, T0, 1.5), (2, T0, 2.5), (3, T0, 3.5)), None)
+        assert [store.catalog()[id_] for id_ in ids.tolist()] == given
+        assert store.register(given).tolist() == ids.tolist()
+        picked = Selector(devices=frozenset({name}), channels=frozenset({name}))
+        assert brief(store.read(picked, ALWAYS)) == [(1, T0, 1.5)]
+        assert brief(store.latest(picked, at_us=T0, lookback_s=1).to_batches()) == [(1, T0, 1.5)]
+        assert everything(store) == [(1, T0, 1.5), (2, T0, 2.5), (3, T0, 3.5)]
+        store.delete_before(T0 + 1, picked)
+        assert everything(store) == [(2, T0, 2.5), (3, T0, 3.5)]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from qala.store.base import VALUES, Span, Store, ValueSelector
-from qala.store.conformance.builders import ALWAYS, MINUTE, T0, a_value
+from qala.store.conformance.builders import ALWAYS, DAY, MINUTE, NAMES, T0, a_value
 
 
 class ValuesConformance:
@@ -113,3 +113,39 @@ class ValuesConformance:
     def test_no_values_are_nothing_to_store(self, store: Store) -> None:
         assert store.put_values([]) == 0
         assert store.values(ValueSelector(), ALWAYS).schema.equals(VALUES)
+
+    def test_the_extent_of_values_goes_by_their_starts(self, store: Store) -> None:
+        assert store.values_extent() is None
+        store.put_values([a_value(start_us=T0 + 5), a_value(start_us=T0 - DAY), a_value(2.0, start_us=T0 - DAY)])
+        assert store.values_extent() == Span(T0 - DAY, T0 + 6)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_any_text_may_be_in_a_value(self, store: Store, name: str) -> None:
+        given = a_value(indicator=name, zone=name, unit=name, method=name, status=name, detail={name: [name]})
+        assert store.put_values([given, a_value()]) == 2
+        assert store.put_values([given]) == 0
+        picked = ValueSelector(indicators=frozenset({name}), zones=frozenset({name}))
+        [row] = store.values(picked, ALWAYS).to_pylist()
+        assert [row[field] for field in ("indicator", "zone", "unit", "method", "status")] == [name] * 5
+        assert msgspec.json.decode(row["detail"]) == given.detail
+
+    def test_the_bits_of_a_value_come_back(self, store: Store) -> None:
+        numbers = [0.1 + 0.2, 5e-324, -1.7976931348623157e308, 1 / 3]
+        store.put_values([a_value(number, start_us=T0 + n) for n, number in enumerate(numbers)])
+        found = store.values(ValueSelector(), ALWAYS)["value"].to_pylist()
+        assert [value.hex() for value in found] == [number.hex() for number in numbers]
+
+    def test_a_number_that_comes_back_later_is_a_revision_of_its_own(self, store: Store) -> None:
+        for known, number in enumerate([1.0, 2.0, 1.0]):
+            assert store.put_values([a_value(number, known_us=T0 + known)]) == 1
+        at = [store.values(ValueSelector(), ALWAYS, as_of_us=T0 + known).to_pylist() for known in range(3)]
+        assert [[(row["value"], row["revision"]) for row in found] for found in at] == [
+            [(1.0, 1)],
+            [(2.0, 2)],
+            [(1.0, 3)],
+        ]
+
+    def test_deleting_readings_leaves_values(self, store: Store) -> None:
+        store.put_values([a_value()])
+        store.delete_before(T0 + 100 * DAY)
+        assert store.values(ValueSelector(), ALWAYS).num_rows == 1

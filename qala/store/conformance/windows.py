@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from devices.errors import UnsupportedError
+from devices.reading import SeriesInfo
 from qala.store.base import Aggregate, Span, Store
 from qala.store.conformance.builders import EVERY, MINUTE, T0, air, batch, offered, with_series
 
@@ -84,3 +85,63 @@ class OverviewConformance:
         ]
         table = store.overview(EVERY, np.array([start, start + 60 * MINUTE], np.int64), SOUND)
         assert table["sound"].to_pylist() == [0]
+
+    def test_windows_hold_their_start_and_are_labelled_by_it(self, store: Store) -> None:
+        """Also where they are even and not aligned to anything; what is outside of all windows is in none."""
+        with_series(store)
+        start, width = T0 + 12_345, 5 * MINUTE
+        times = [start - 1, start, start + width - 1, start + width, start + 3 * width - 1, start + 4 * width]
+        store.append(batch(*((1, time, float(n)) for n, time in enumerate(times))), None)
+        edges = np.arange(start, start + 4 * width + 1, width)
+        table = store.overview(EVERY, edges, frozenset({Aggregate.COUNT, Aggregate.FIRST, Aggregate.LAST}))
+        assert [tuple(row.values()) for row in table.to_pylist()] == [
+            (1, start, 2, 1.0, 2.0),
+            (1, start + width, 1, 3.0, 3.0),
+            (1, start + 2 * width, 1, 4.0, 4.0),
+        ]
+
+    def test_local_days_are_windows_though_the_clock_is_changed_in_one(self, store: Store) -> None:
+        with_series(store)
+        hour = 60 * MINUTE
+        store.append(batch(*((1, T0 + n * hour, float(n)) for n in range(-24, 96))), None)
+        edges = np.array([T0 - 5 * hour, T0 + 19 * hour, T0 + 42 * hour, T0 + 67 * hour], np.int64)
+        wanted = offered(store)
+        found = store.overview(EVERY, edges, wanted).to_pylist()
+        assert [(row["count"], row["min"], row["max"]) for row in found] == [
+            (24, -5.0, 18.0),
+            (23, 19.0, 41.0),
+            (25, 42.0, 66.0),
+        ]
+        middles = [row[Aggregate.P50] for row in found] if Aggregate.P50 in wanted else []
+        assert middles == pytest.approx([6.5, 30.0, 54.0][: len(middles)])
+
+    def test_sound_readings_are_those_that_the_context_checks_leave(self, store: Store) -> None:
+        """One minute apart; the spike shows by the readings on either side, which are in other windows."""
+        store.register([air(), SeriesInfo("lab/1", "something_else", "", 0, "1")])
+        values = [10.0, 11.0, 12.0, 500.0, 12.0, 11.0, 10.0]
+        store.append(batch(*((s, T0 + n * MINUTE, v) for s in (1, 2) for n, v in enumerate(values))), None)
+        edges = T0 + np.array([0, 3, 4, 10], np.int64) * MINUTE
+        table = store.overview(EVERY, edges, frozenset({Aggregate.GOOD, Aggregate.SOUND}))
+        assert [(row["series"], row["good"], row["sound"]) for row in table.to_pylist()] == [
+            *((1, 3, 3), (1, 1, 0), (1, 3, 3)),
+            *((2, 3, 3), (2, 1, 1), (2, 3, 3)),
+        ]
+
+    def test_a_late_correction_shows_in_the_windows_it_is_in(self, store: Store) -> None:
+        with_series(store)
+        store.append(batch(*((1, T0 + n * MINUTE, 1.0) for n in range(120))), None)
+        edges = T0 + np.arange(0, 121, 60, dtype=np.int64) * MINUTE
+        wanted = frozenset({Aggregate.COUNT, Aggregate.GOOD, Aggregate.SUM, Aggregate.MAX})
+        before = store.overview(EVERY, edges, wanted).to_pylist()
+        store.append(batch((1, T0 + 70 * MINUTE, 5.0, 1, 1, 9), (1, T0 + 71 * MINUTE, math.nan, 9, 1, 9)), None)
+        after = store.overview(EVERY, edges, wanted).to_pylist()
+        assert after[0] == before[0]
+        assert after[1] == {"series": 1, "start_us": edges[1], "count": 60, "good": 59, "sum": 63.0, "max": 5.0}
+
+    def test_an_overview_of_many_series_is_ordered_by_series_and_start(self, store: Store) -> None:
+        with_series(store, 500)
+        store.append(batch(*((s, T0 + n * MINUTE, float(s)) for n in range(5) for s in range(500, 0, -1))), None)
+        edges = T0 + np.arange(6, dtype=np.int64) * MINUTE
+        table = store.overview(EVERY, edges, frozenset({Aggregate.MEAN}))
+        expected = [(s, int(start), float(s)) for s in range(1, 501) for start in edges[:-1]]
+        assert [tuple(row.values()) for row in table.to_pylist()] == expected
