@@ -97,7 +97,7 @@ class Scheduler:
     def step(self, now_us: int) -> int:
         """Make one round and return how many windows it looked at: at most `windows_max`, newest first."""
         self.counters.rounds += 1
-        self._gather(now_us)
+        self.gather(now_us)
         due = self._dirty.due(now_us, self._settings.windows_max)
         if not due:
             return 0
@@ -118,7 +118,7 @@ class Scheduler:
         """Say how many windows are due, for how long the oldest has waited [s], and how many rows of marks there are."""
         return self._dirty.backlog(now_us)
 
-    def _gather(self, now_us: int) -> None:
+    def gather(self, now_us: int) -> None:
         """Turn the marks that the store has applied into due windows."""
         for journal in self._dirty.journals():
             applied = self._store.applied(journal)

@@ -34,9 +34,9 @@ class Client:
         """Return the JSON of an answer. Raises QalaError with the problem's own words where it is one."""
         return asyncio.run(self._request("GET", path, params=_given(params)))
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def post(self, path: str, body: dict[str, Any], *, timeout_s: float = _TIMEOUT_S) -> Any:
         """Send JSON and return the JSON of the answer. Raises as `get` does."""
-        return asyncio.run(self._request("POST", path, json=body))
+        return asyncio.run(self._request("POST", path, timeout_s=timeout_s, json=body))
 
     def items(self, path: str, *, limit: int, **params: Any) -> list[dict[str, Any]]:
         """Return at most so many items of a list, following its cursors."""
@@ -50,9 +50,9 @@ class Client:
                 break
         return found
 
-    async def _request(self, method: str, path: str, **options: Any) -> Any:
+    async def _request(self, method: str, path: str, timeout_s: float = _TIMEOUT_S, **options: Any) -> Any:
         async with httpx.AsyncClient(
-            transport=self._transport(), base_url="http://localhost", timeout=_TIMEOUT_S
+            transport=self._transport(), base_url="http://localhost", timeout=timeout_s
         ) as client:
             try:
                 response = await client.request(method, _API + path, **options)

@@ -36,6 +36,7 @@ from ingest.door import read_report
 from ingest.projector import Projector
 from ingest.reader import JournalReader
 from ingest.rejected import Replayed, replay
+from ingest.rewind import take_again
 from qala import measures
 from qala.city import rehearsal_city
 from qala.config import Config
@@ -99,6 +100,7 @@ class App:
         self._engine = engine
         self._store = store
         self._stop = threading.Event()
+        self._complete = False  # once everything that a restore asks for is taken
         self._threads: list[_Thread] = []
         self._loading = threading.Lock()
         self._load_registry()
@@ -277,13 +279,18 @@ class App:
         """Start projecting, computing and notifying."""
         self._judge.start(_now_us())
         self._threads = [
-            _Thread("projector", self._projector.run, self._stop),
+            _Thread("projector", self._project, self._stop),
             _Thread("scheduler", self._compute, self._stop),
             _Thread("outbox", self._outbox.run, self._stop),
             _Thread("upkeep", self._upkeep.run, self._stop),
         ]
         for thread in self._threads:
             thread.start()
+
+    def _project(self, stop: threading.Event) -> None:
+        """Take once more what a restore asks for, then follow the journal."""
+        self._complete = take_again(self._projector, stop)
+        self._projector.run(stop)
 
     def _compute(self, stop: threading.Event) -> None:
         """Compute what is due and judge it, until told to stop; silence is judged only by who has heard everything."""
@@ -292,7 +299,7 @@ class App:
             applied = self._store.applied(self._reader.id)
             self._patient.begin(self._reader.id, applied, self._projector.health(_now_us()).lag_messages)
             done = self._scheduler.step(_now_us())
-            if not done and not self._scheduler.backlog(_now_us()).marks:
+            if self._complete and not done and not self._scheduler.backlog(_now_us()).marks:
                 self._patient.rest(applied, _now_us())
             if not done and time.monotonic() > patient_until and not self._projector.health(_now_us()).lag_messages:
                 self._patient.watch_silence(_now_us())

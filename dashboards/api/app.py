@@ -27,6 +27,7 @@ from dashboards.api.routes import (
     rejected,
     rules,
     series,
+    store,
     summary,
     zones,
 )
@@ -50,6 +51,7 @@ _NOUNS = (
     rejected,
     health,
     live,
+    store,
 )
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
@@ -77,7 +79,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.state.summary = summary.SummaryCache()
     problem.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
-    app.add_middleware(Guard, body_max=context.settings.body_max)
+    app.add_middleware(Guard, body_max=context.settings.body_max, owner_only=f"{PREFIX}/store/")
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(known_parameters)])
     for noun in _NOUNS:
         api.include_router(noun.router)

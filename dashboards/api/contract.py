@@ -332,6 +332,12 @@ class Replay(Model):
     device: str | None = Field(default=None, max_length=201)
 
 
+class Backup(Model):
+    """Where to copy the store: an absolute path of a file that does not exist."""
+
+    file: str = Field(pattern="^/", max_length=4096)
+
+
 class Candidate(Model):
     device: str
     first: datetime

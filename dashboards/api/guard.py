@@ -29,11 +29,13 @@ class Guard:
 
     A Host that is not this machine is refused, so that a foreign name that resolves to loopback (DNS rebinding) reaches
     nothing; requests over a unix socket have no such name to check. Writing takes JSON only, which no HTML form can send.
+    Paths that begin with `owner_only` are answered over the unix socket alone, which only the data folder's owner reaches.
     """
 
-    def __init__(self, app: ASGIApp, *, body_max: int) -> None:
+    def __init__(self, app: ASGIApp, *, body_max: int, owner_only: str) -> None:
         self._app = app
         self._body_max = body_max
+        self._owner_only = owner_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,6 +51,7 @@ class Guard:
 
         try:
             self._check_host(scope)
+            self._check_owner(scope)
             if scope["method"] in _WRITING:
                 receive = await self._body(Headers(scope=scope), receive)
         except ProblemError as problem:
@@ -62,6 +65,13 @@ class Guard:
         if not _over_unix_socket(scope) and not is_loopback(_host(host)):
             hint = "open it as http://127.0.0.1 or http://localhost with its port"
             raise ProblemError(421, "foreign_host", f"this server does not answer for the host {host!r}", hint=hint)
+
+    def _check_owner(self, scope: Scope) -> None:
+        if scope["path"].startswith(self._owner_only) and not _over_unix_socket(scope):
+            hint = "use the command line on the server's machine, as the owner of its data folder"
+            raise ProblemError(
+                403, "owner_only", "this is answered over the socket of the data folder alone", hint=hint
+            )
 
     async def _body(self, headers: Headers, receive: Receive) -> Receive:
         """Read the body, which is small, and return a receive that gives it again."""
