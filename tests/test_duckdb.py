@@ -330,7 +330,7 @@ def made_by_schema_1(path: Path) -> None:
     store.close()
     with duckdb.connect(str(path)) as connection:
         connection.execute("DROP VIEW readings")
-        for table in ("cold", "settled", "days"):
+        for table in ("cold", "settled", "days", "rollups", "tidy_weeks"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("ALTER TABLE hot RENAME TO readings")
         connection.execute("UPDATE schema_version SET version = 1")

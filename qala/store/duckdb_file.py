@@ -14,6 +14,7 @@ import duckdb
 
 from devices.errors import ConfigError, CorruptError, QalaError, UnavailableError, VersionError
 from qala.store.duckdb_gate import BEGINNING_US
+from qala.store.duckdb_overview_sql import ROLLUPS
 
 SCHEMA_VERSION = 2
 
@@ -46,6 +47,7 @@ CREATE VIEW readings AS SELECT * FROM cold UNION ALL SELECT * FROM hot;
 CREATE TABLE settled (until_us BIGINT NOT NULL);
 INSERT INTO settled VALUES ($beginning);
 CREATE TABLE days (day INTEGER NOT NULL, late BIGINT NOT NULL, tidy BOOLEAN NOT NULL, rolled BOOLEAN NOT NULL);
+$rollups
 """
 
 _TAKEN_OVER = {1: f"ALTER TABLE readings RENAME TO hot; {_PARTED} UPDATE schema_version SET version = 2"}  # noqa: S608
@@ -97,9 +99,9 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _run(connection: duckdb.DuckDBPyConnection, statements: str) -> None:
-    known = {"$version": str(SCHEMA_VERSION), "$beginning": str(BEGINNING_US)}
-    for name, number in known.items():
-        statements = statements.replace(name, number)
+    known = {"$version": str(SCHEMA_VERSION), "$beginning": str(BEGINNING_US), "$rollups": ROLLUPS}
+    for name, text in known.items():
+        statements = statements.replace(name, text)
     for statement in statements.split(";"):
         if statement.strip():
             connection.execute(statement)

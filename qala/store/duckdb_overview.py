@@ -1,23 +1,24 @@
-"""Overviews of the DuckDB store: aggregates of readings between edges, the sound ones counted in numpy."""
+"""Overviews of the DuckDB store: aggregates between edges, from hourly roll-ups where they answer exactly, else from readings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
 from devices.reading import Int64Array, SeriesInfo
-from qala.store import duckdb_sql as sql
-from qala.store.base import Aggregate, Span
+from qala.store import duckdb_overview_sql as sql
+from qala.store.arrival import DAY_US
+from qala.store.base import Aggregate
 from qala.store.duckdb_file import tables
+from qala.store.duckdb_rollups import HOUR_US, Route, route
+from qala.store.duckdb_sound import sound
+from qala.store.duckdb_sql import only
 from qala.store.rows import column, overview_schema
-from qala.store.sound import count_sound, reach_us, whole_series
 
-_ROWS_MAX = 65_536  # rows of one record batch
+_QUANTILES = frozenset({Aggregate.P50, Aggregate.P95})
 
 
 def overview(
@@ -27,57 +28,37 @@ def overview(
     edges_us: Int64Array,
     aggregates: frozenset[Aggregate],
 ) -> pa.Table:
-    """Aggregate series by their ids as `Store.overview` says; at least one id and two edges are given."""
-    only, parameters = ("", {}) if len(ids) == len(catalog) else sql.only(ids)
-    span = Span(int(edges_us[0]), int(edges_us[-1]))
+    """Aggregate series by their ids as `Store.overview` says; at least one id and two edges are given.
+
+    Whole hours of rolled days come from their roll-ups, the rest from readings, and the answer is that of readings alone:
+    the very same but for sums and means, whose last bits depend on the order of additions.
+    """
+    those, parameters = ("", {}) if len(ids) == len(catalog) else only(ids)
     widths = np.unique(np.diff(edges_us))
     if even := len(widths) == 1:
-        parameters |= {"start": span.start_us, "width": int(widths[0])}
+        parameters |= {"start": int(edges_us[0]), "width": int(widths[0])}
     named: dict[str, pa.Table] = {} if even else {"edges": _starts(edges_us)}
+    way = _route(cursor, edges_us, aggregates)
     columns = sql.wanted(aggregates)
-    pieces = [sql.pieces_of_readings(only, span, columns, even=even)]
-    if Aggregate.SOUND in aggregates:
-        named["judged"] = sound(cursor, catalog, ids, edges_us, span)
+    pieces = sql.pieces(way.hours, way.rest, columns, those, even=even)
+    apart = way.apart
+    if Aggregate.SOUND in aggregates and way.rest:
+        named["judged"] = pa.concat_tables([sound(cursor, catalog, ids, edges_us, span) for span in way.rest])
         pieces.append(sql.pieces_of_judged(columns))
+        apart = False
     with tables(cursor, **named):
-        query = sql.overview(pieces, aggregates, apart=len(pieces) == 1)
+        query = sql.overview(pieces, aggregates, apart=apart)
         return cursor.sql(query, params=parameters).to_arrow_table().cast(overview_schema(aggregates))
+
+
+def _route(cursor: duckdb.DuckDBPyConnection, edges_us: Int64Array, aggregates: frozenset[Aggregate]) -> Route:
+    """Ask which days are rolled, unless no window has room for an hour."""
+    days: list[int] = []
+    if int(np.diff(edges_us).max()) >= HOUR_US:
+        bounds = {"first": int(edges_us[0]) // DAY_US, "last": int(edges_us[-1]) // DAY_US}
+        days = [day for (day,) in cursor.execute(sql.ROLLED_DAYS, bounds).fetchall()]
+    return route(edges_us, np.array(days, np.int64), whole=bool(aggregates & _QUANTILES))
 
 
 def _starts(edges_us: Int64Array) -> pa.Table:
     return pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])
-
-
-def sound(
-    cursor: duckdb.DuckDBPyConnection,
-    catalog: Mapping[int, SeriesInfo],
-    ids: Sequence[int],
-    edges_us: Int64Array,
-    span: Span,
-) -> pa.Table:
-    """Count the sound readings of a span by series between edges (`qala.store.sound.JUDGED`).
-
-    Each series is read as far around the span as its own checks look, all of them in one pass.
-    """
-    with (
-        tables(cursor, reaches=_reaches(catalog, ids)),
-        closing(cursor.sql(sql.IN_REACH, params=_widest(catalog, ids, span)).to_arrow_reader(_ROWS_MAX)) as batches,
-    ):
-        return count_sound(whole_series(batches), edges_us, (span.start_us, span.stop_us), catalog)
-
-
-def _reaches(catalog: Mapping[int, SeriesInfo], ids: Sequence[int]) -> pa.Table:
-    by_name = {name: reach_us({name}) for name in {catalog[id_].quantity for id_ in ids}}
-    reaches = np.array([by_name[catalog[id_].quantity] for id_ in ids], np.int64)
-    columns = [column(np.array(ids, np.int32), pa.int32()), *(column(side, pa.int64()) for side in reaches.T)]
-    return pa.table(columns, names=["series", "back_us", "ahead_us"])
-
-
-def _widest(catalog: Mapping[int, SeriesInfo], ids: Sequence[int], span: Span) -> dict[str, Any]:
-    back_us, ahead_us = reach_us({catalog[id_].quantity for id_ in ids})
-    return {
-        "start": span.start_us,
-        "stop": span.stop_us,
-        "earliest": span.start_us - back_us,
-        "latest": span.stop_us + ahead_us,
-    }

@@ -1,16 +1,14 @@
 """The SQL of the DuckDB store.
 
-Names in `$` are parameters; `arrivals`, `stems`, `touched`, `edges`, `ends`, `reaches`, `judged` and `fresh` are Arrow tables.
+Names in `$` are parameters; `arrivals`, `stems`, `touched`, `ends` and `fresh` are Arrow tables.
 """
 
 # ruff: noqa: S608 -- only constants of this module are joined; what comes from outside is a parameter
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from qala.store.base import Aggregate, Span
 
 INSERT_SERIES = "INSERT INTO series SELECT * FROM fresh"
 SERIES = "SELECT id, device, quantity, channel, span_s, unit FROM series ORDER BY id"
@@ -62,6 +60,29 @@ WHEN MATCHED THEN UPDATE SET late = d.late + t.late, rolled = false
 WHEN NOT MATCHED AND t.held = 1 THEN INSERT VALUES (t.day, t.late, false, false)
 """
 
+_DAY = "time_us // 86_400_000_000"
+OLDEST_HOT = "SELECT min(time_us) FROM hot"
+SETTLE = (
+    "MERGE INTO days d USING (SELECT DISTINCT (" + _DAY + ")::INTEGER AS day FROM hot WHERE time_us < $stop) m"
+    " ON d.day = m.day WHEN MATCHED THEN UPDATE SET tidy = false, rolled = false"
+    " WHEN NOT MATCHED THEN INSERT VALUES (m.day, 0, (m.day + 1) * 86_400_000_000 <= $stop, false)",
+    "INSERT INTO cold SELECT * FROM hot WHERE time_us < $stop ORDER BY " + _DAY + ", series, time_us",
+    "DELETE FROM hot WHERE time_us < $stop",
+    "UPDATE settled SET until_us = $stop",
+)  # fmt: skip
+
+UNTIDY_DAYS = "SELECT day, late, tidy FROM days WHERE (day + 1) * 86_400_000_000 <= $closed AND (NOT tidy OR late > $late) ORDER BY day"
+COUNT_DAYS = (
+    "SELECT count(*), count(*) FILTER (over), count(*) FILTER (over AND tidy)"
+    " FROM (SELECT tidy, (day + 1) * 86_400_000_000 <= $closed AS over FROM days)"
+)
+_OF_COLD = " FROM cold WHERE time_us >= $start AND time_us < $stop"
+ROWS = "SELECT count(*)" + _OF_COLD
+LAST_ROW = "SELECT coalesce(max(rowid), -1)" + _OF_COLD
+SORT_DAY = "INSERT INTO cold SELECT *" + _OF_COLD + " ORDER BY series, time_us"
+DELETE_UNSORTED = "DELETE" + _OF_COLD + " AND rowid <= $last"
+TIDY_DAY = "UPDATE days SET late = 0, tidy = true WHERE day = $day"
+
 _ONLY = " AND series IN (SELECT unnest($series))"
 _INLINE_MAX = 64  # ids: so many in the query itself, without the join that a list takes
 
@@ -72,48 +93,6 @@ READ_ENDS = " UNION ALL SELECT " + _COLUMNS + " FROM ends"
 BY_SERIES_AND_TIME = " ORDER BY series, time_us"
 NEWEST = " QUALIFY row_number() OVER (PARTITION BY series ORDER BY time_us DESC) = 1 ORDER BY series"
 OLDEST = " QUALIFY row_number() OVER (PARTITION BY series ORDER BY time_us) = 1 ORDER BY series"
-
-# What is known of the readings of a series in a piece of a window, and how: from readings, from roll-ups of an hour.
-_FROM_READINGS = {
-    "n": "count(*)",
-    "good": "count(*) FILTER (usable)",
-    "sound": "NULL",
-    "sum": "sum(value) FILTER (usable)",
-    "min": "min(value) FILTER (usable)",
-    "max": "max(value) FILTER (usable)",
-    "first": "arg_min(value, at_us) FILTER (usable)",
-    "last": "arg_max(value, at_us) FILTER (usable)",
-    "p50": "quantile_cont(value, 0.5) FILTER (usable)",
-    "p95": "quantile_cont(value, 0.95) FILTER (usable)",
-    "piece_us": "min(at_us)",
-}
-# Aggregates of a window from its pieces, and from its only one.
-_FROM_PIECES = {
-    Aggregate.COUNT: ("sum(n)::BIGINT", "n"),
-    Aggregate.GOOD: ("sum(good)::BIGINT", "good"),
-    Aggregate.SOUND: ("coalesce(sum(sound), 0)::BIGINT", "sound"),
-    Aggregate.SUM: ("sum(sum)", "sum"),
-    Aggregate.MEAN: ("sum(sum) / sum(good)", "sum / good"),
-    Aggregate.MIN: ("min(min)", "min"),
-    Aggregate.MAX: ("max(max)", "max"),
-    Aggregate.FIRST: ("arg_min(first, piece_us) FILTER (good > 0)", "first"),
-    Aggregate.LAST: ("arg_max(last, piece_us) FILTER (good > 0)", "last"),
-    Aggregate.P50: ("any_value(p50)", "p50"),
-    Aggregate.P95: ("any_value(p95)", "p95"),
-}
-_NEEDS = {
-    Aggregate.MEAN: {"sum", "good"},
-    Aggregate.FIRST: {"first", "good", "piece_us"},
-    Aggregate.LAST: {"last", "good", "piece_us"},
-}
-_EVEN_START = "$start + (at_us - $start) // $width * $width AS start_us"
-_NEAREST_START = " ASOF JOIN edges e ON r.at_us >= e.start_us"
-
-IN_REACH = """
-SELECT series, time_us, value, flag FROM readings JOIN reaches USING (series)
-WHERE time_us >= $earliest AND time_us < $latest AND time_us >= $start - back_us AND time_us < $stop + ahead_us
-ORDER BY series, time_us
-"""
 
 _SAME_VALUE = 'v.indicator = f.indicator AND v.zone = f.zone AND v."window" = f."window" AND v.start_us = f.start_us'
 _NUMBER = (
@@ -148,40 +127,6 @@ def only(ids: Sequence[int]) -> tuple[str, dict[str, Any]]:
 def read(only: str, *, ends: bool, limit: int | None) -> str:
     """Return the query for readings in a span, and at its ends."""
     return READ + only + (READ_ENDS if ends else "") + BY_SERIES_AND_TIME + ("" if limit is None else " LIMIT $limit")
-
-
-def pieces_of_readings(only: str, span: Span, wanted: Iterable[str], *, even: bool) -> str:
-    """Return a query for what is `wanted` of the pieces of windows in a span, from the readings themselves."""
-    columns = "".join(f", {_FROM_READINGS[name]} AS {name}" for name in wanted)
-    return (
-        f"SELECT series, {_EVEN_START if even else 'start_us'}{columns}"
-        " FROM (SELECT series, time_us AS at_us, value, flag IN (1, 2) AS usable FROM readings"
-        f" WHERE time_us >= {span.start_us:d} AND time_us < {span.stop_us:d}{only}) r"
-        f"{'' if even else _NEAREST_START} GROUP BY series, start_us"
-    )
-
-
-def pieces_of_judged(wanted: Iterable[str]) -> str:
-    """Return a query for the sound readings that were counted in numpy, as pieces of windows."""
-    return (
-        "SELECT series, start_us"
-        + "".join(f", {'sound' if n == 'sound' else 'NULL'} AS {n}" for n in wanted)
-        + " FROM judged"
-    )
-
-
-def overview(pieces: Sequence[str], aggregates: frozenset[Aggregate], *, apart: bool) -> str:
-    """Return the query for aggregates of windows from their pieces; `apart` says that no window has more than one."""
-    columns = "".join(f", {sql[apart]} AS {name}" for name, sql in _FROM_PIECES.items() if name in aggregates)
-    return (
-        f"SELECT series, start_us{columns} FROM ({' UNION ALL '.join(pieces)})"
-        f"{'' if apart else ' GROUP BY series, start_us'} ORDER BY series, start_us"
-    )
-
-
-def wanted(aggregates: frozenset[Aggregate]) -> Sequence[str]:
-    """Return what must be known of each piece of a window for these aggregates."""
-    return sorted(set().union(*(_NEEDS.get(name, {_FROM_PIECES[name][1]}) for name in aggregates)))
 
 
 def values(only: str) -> str:

@@ -18,11 +18,14 @@ from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, runs_of_days
 from qala.store.base import Span
 from qala.store.duckdb_file import tables
+from qala.store.duckdb_overview_sql import FORGET_ROLLUPS
 from qala.store.rows import column, readings_table
 from qala.store.sound import reach_us
 
 BACK_US, AHEAD_US = reach_us(QUANTITIES)
 """How far before and after a reading others decide whether it is sound [us], at most."""
+_REACHED = (-AHEAD_US, *range(0, BACK_US, DAY_US), BACK_US)
+"""Steps [us] from a reading through every UTC day of those that it may decide on."""
 
 
 class Changed(NamedTuple):
@@ -95,6 +98,7 @@ def delete_before(connection: duckdb.DuckDBPyConnection, only: str, parameters: 
     note(connection, [_gone(found[name]) for name in ("first_us", "last_us")])
     if not only:
         connection.execute(sql.FORGET_DAYS, parameters)
+        connection.execute(FORGET_ROLLUPS, parameters)
 
 
 def note(connection: duckdb.DuckDBPyConnection, changes: list[Changed]) -> None:
@@ -103,7 +107,7 @@ def note(connection: duckdb.DuckDBPyConnection, changes: list[Changed]) -> None:
         return
     time_us = np.concatenate([changed.time_us for changed in changes])
     late_us = np.concatenate([changed.time_us[changed.fresh] for changed in changes])
-    days = np.unique(np.concatenate([time_us - AHEAD_US, time_us, time_us + BACK_US]) // DAY_US)
+    days = np.unique(np.concatenate([time_us + reached for reached in _REACHED]) // DAY_US)
     held, late = np.isin(days, time_us // DAY_US), np.zeros(len(days), np.int64)
     np.add.at(late, np.searchsorted(days, late_us // DAY_US), 1)
     columns = [
