@@ -30,7 +30,11 @@ LATENCY_US = 2 * SECOND_US
 
 def registry(air: int = 12, road: int = 12, grid: int = 16, days: int = 31) -> Registry:
     """Place devices in two zones of each kind; the first of each moves in the middle of the month."""
-    plans = [("air_station", "district", air, 600), ("traffic_detector", "road", road, 300), ("electricity_meter", "feeder", grid, 900)]
+    plans = [
+        ("air_station", "district", air, 600),
+        ("traffic_detector", "road", road, 300),
+        ("electricity_meter", "feeder", grid, 900),
+    ]
     devices, zones, placements = [], [], []
     for kind, zone_kind, count, interval_s in plans:
         here, there = (Zone(f"{zone_kind}{n}", zone_kind, {}, {}, free_flow_kmh=60.0, rated_kw=300.0) for n in (1, 2))
@@ -74,9 +78,7 @@ def fill(store: Store, city: Registry, days: int = 31, seed: int = 7) -> None:
             store.append(batch.take(some), Position("month", number))
 
 
-def _series(
-    store: Store, device: Device, days: int, chance: np.random.Generator, number: int
-) -> Iterator[Batch]:
+def _series(store: Store, device: Device, days: int, chance: np.random.Generator, number: int) -> Iterator[Batch]:
     assert device.interval_s
     time_us = START_US + np.arange(days * 86_400 // device.interval_s) * device.interval_s * SECOND_US
     hours = (time_us - START_US) / 3.6e9
@@ -128,4 +130,6 @@ def compute_live(store: Store, city: Registry, folder: Path, now_us: int) -> Non
 def values(store: Store, span: Span) -> list[Value]:
     """Return the values of windows that start in a span, by key, without their revision."""
     rows = store.values(ValueSelector(), span).to_pylist()
-    return [msgspec.convert({**row, "detail": msgspec.json.decode(row["detail"]), "revision": 0}, Value) for row in rows]
+    return [
+        msgspec.convert({**row, "detail": msgspec.json.decode(row["detail"]), "revision": 0}, Value) for row in rows
+    ]
