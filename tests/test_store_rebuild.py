@@ -40,7 +40,7 @@ LATECOMER = "town/late"
 class Place:
     """A data folder with a real journal, and the serving process's parts over it."""
 
-    def __init__(self, folder: Path, **limits: int) -> None:
+    def __init__(self, folder: Path, *, segment_max: int = 64 << 20) -> None:
         self.folder = folder / "data"
         devices = [f"town/r{n},traffic_detector,road{n},60" for n in range(ROADS)]
         devices += [f"town/s{n},air_station,district{n},60" for n in range(STATIONS)]
@@ -55,7 +55,7 @@ class Place:
                 "analytics.tick_s": 0.05,
             }
         )
-        self.journal = Journal.open(self.folder / "journal", **limits)
+        self.journal = Journal.open(self.folder / "journal", segment_max=segment_max)
 
     def send(self, messages: list[Message]) -> None:
         for at in range(0, len(messages), 500):

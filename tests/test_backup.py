@@ -1,0 +1,327 @@
+"""Backups: made while the store is in use, checked against their manifest, and put back so that nothing is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from devices.device import Placement
+from devices.errors import ConflictError, CorruptError, NotFoundError, UnsupportedError
+from ingest.journal import Journal
+from qala.cli.shell import app as cli
+from qala.config import load_config
+from qala.process import Hold
+from qala.safekeeping import back_up, manifest_of, restore, verify
+from qala.state import open_state, registry
+from qala.store import open_store
+from qala.store.manifest import differences, read_manifest
+from tests.processes import Qala, native
+from tests.test_store_rebuild import (
+    LATECOMER,
+    MINUTE_US,
+    Place,
+    admit_latecomer,
+    episodes,
+    hours,
+    now_us,
+    told,
+)
+from tests.wait import until
+
+
+def quiet(_text: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Any:
+    made = Place(tmp_path)
+    yield made
+    made.close()
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def a_few_hours(place: Place, minutes: int = 60) -> None:
+    place.send(hours(minutes, now_us()))
+    with place.serve():
+        pass
+
+
+# ---- a backup is what it was made of
+
+
+def test_a_backup_holds_what_the_store_holds_and_says_so(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place)
+    file = tmp_path / "backup.duckdb"
+    manifest = back_up(place.config, file, say=quiet)
+    assert differences(manifest, read_manifest(manifest_of(file))) == []
+    assert manifest.positions[place.journal.id] > 100
+    assert manifest.readings == sum(one.rows for one in place.readings())
+    assert manifest.values >= len(place.values()) > 0
+    before = sha(file)
+    assert verify(place.config, str(file), None)[1] == []
+    assert sha(file) == before
+
+
+def test_verify_names_the_days_that_differ(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    store = open_store(f"duckdb://{file}")
+    store.delete_before(now_us() - 30 * MINUTE_US)
+    store.close()
+    _, differing = verify(place.config, str(file), None)
+    assert any(line.startswith("readings of 20") for line in differing)
+    assert not any(line.startswith("values") for line in differing)
+
+
+def test_verify_compares_any_store_with_a_manifest(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    assert verify(place.config, place.config.store_url, manifest_of(file))[1] == []
+    with pytest.raises(NotFoundError):
+        verify(place.config, "memory:", None)
+
+
+def test_a_backup_never_writes_over_anything(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place, 5)
+    file = tmp_path / "backup.duckdb"
+    file.write_bytes(b"somebody's")
+    with pytest.raises(ConflictError):
+        back_up(place.config, file, say=quiet)
+    assert file.read_bytes() == b"somebody's"
+
+
+def test_engines_that_make_no_backups_are_copied_instead(tmp_path: Path) -> None:
+    config = load_config(flags={"data": tmp_path, "store.url": "memory:"})
+    with pytest.raises(UnsupportedError) as caught:
+        back_up(config, tmp_path / "backup", say=quiet)
+    assert "qala store copy" in caught.value.hint
+
+
+# ---- the way back
+
+
+def test_a_restored_store_catches_up_and_equals_one_that_was_never_restored(place: Place, tmp_path: Path) -> None:
+    messages = hours(180, now_us())
+    place.send(messages[:700])
+    with place.serve():
+        pass
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    place.send(messages[700:])
+    with place.serve():
+        pass
+    held, computed, known = place.readings(), place.values(), episodes(place)
+    former = restore(place.config, file, force=False, say=quiet)
+    assert former is not None
+    assert place.readings() != held
+    with place.serve():
+        pass
+    assert place.readings() == held
+    restored = place.values()
+    assert {key: restored.get(key) for key in computed} == computed
+    assert episodes(place) == known
+    assert former.exists()
+
+
+def test_what_happened_outside_the_journal_since_a_backup_comes_back_too(place: Place, tmp_path: Path) -> None:
+    messages = hours(120, now_us())
+    place.send(messages)
+    with place.serve():
+        pass
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    with place.serve() as app:
+        admit_latecomer(app)  # decodes what it had sent before the backup
+        moved = Placement("town/s1", ("district0",), since_us=now_us() - 60 * MINUTE_US)
+        devices = [app.registry().devices["town/s1"]]
+        registry.import_registry(app._engine, devices, [], [moved], now_us())
+        app.reload()
+    held, computed = place.readings(), place.values()
+    assert LATECOMER in {one.series.device for one in held}
+    restore(place.config, file, force=False, say=quiet)
+    assert LATECOMER not in {one.series.device for one in place.readings()}
+    with place.serve():
+        pass
+    assert place.readings() == held
+    restored = place.values()
+    assert {key: restored.get(key) for key in computed} == computed
+
+
+def test_windows_that_waited_when_the_backup_was_made_are_computed_after_it_is_restored(
+    place: Place, tmp_path: Path
+) -> None:
+    place.send(hours(120, now_us()))
+    with place.serve():
+        pass
+    computed = place.values()
+    store = open_store(place.config.store_url)
+    file = tmp_path / "backup.duckdb"
+    store.close()
+    _forget_values(place, file)
+    restore(place.config, file, force=False, say=quiet)
+    assert place.values() == {}
+    with place.serve():
+        pass
+    restored = place.values()
+    assert {key: restored.get(key) for key in computed} == computed
+
+
+def _forget_values(place: Place, file: Path) -> None:
+    """Make a backup as of the moment when all was stored and nothing of it computed."""
+    import duckdb
+    from sqlalchemy import text
+
+    aside = place.folder / "aside.duckdb"
+    url = place.folder / "readings.duckdb"
+    aside.write_bytes(url.read_bytes())
+    with duckdb.connect(str(url)) as connection:
+        connection.execute("DELETE FROM indicator_values")
+    engine = open_state(place.config.state_url)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM judged"))
+    engine.dispose()
+    back_up(place.config, file, say=quiet)
+    aside.replace(url)
+
+
+def test_a_backup_without_a_manifest_or_that_is_not_what_it_was_is_not_restored(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place, 10)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    held = sha(place.folder / "readings.duckdb")
+    manifest = manifest_of(file).read_text()
+    manifest_of(file).unlink()
+    with pytest.raises(NotFoundError):
+        restore(place.config, file, force=True, say=quiet)
+    manifest_of(file).write_text(manifest.replace('"readings": ', '"readings": 1'))
+    document = json.loads(manifest)
+    day = next(iter(document["days"].values()))
+    day["checksum"] = "0" * 16
+    manifest_of(file).write_text(json.dumps(document))
+    with pytest.raises(CorruptError, match="not what was copied"):
+        restore(place.config, file, force=True, say=quiet)
+    assert sha(place.folder / "readings.duckdb") == held
+
+
+def test_a_journal_that_no_longer_holds_what_came_after_is_named_and_needs_force(tmp_path: Path) -> None:
+    place = Place(tmp_path, segment_max=20_000)
+    try:
+        messages = hours(240, now_us())
+        place.send(messages[:500])
+        with place.serve():
+            pass
+        file = tmp_path / "backup.duckdb"
+        applied = back_up(place.config, file, say=quiet).positions[place.journal.id]
+        place.send(messages[500:])
+        starts = sorted(int(path.stem) for path in place.folder.glob("journal/*.qj"))
+        gone = [first for first in starts[:-1] if first <= applied + 500]
+        for first in gone:
+            (place.folder / "journal" / f"{first:020d}.qj").unlink()
+        kept = starts[len(gone)]
+        with pytest.raises(ConflictError, match=f"{kept - applied - 1} messages would be missing"):
+            restore(place.config, file, force=False, say=quiet)
+        said: list[str] = []
+        restore(place.config, file, force=True, say=said.append)
+        assert "would be missing" in said[0]
+    finally:
+        place.close()
+
+
+def test_a_backup_of_another_journal_needs_force(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place, 5)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    other = load_config(flags={"data": tmp_path / "other"})
+    journal = Journal.open(tmp_path / "other" / "journal")
+    journal.append([told("town/r0", now_us(), {"speed": 5.0})])
+    journal.close()
+    with pytest.raises(ConflictError, match="another journal"):
+        restore(other, file, force=False, say=quiet)
+
+
+def test_nothing_is_restored_while_a_server_runs(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place, 5)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    hold = Hold(place.folder / "serve.lock")
+    try:
+        with pytest.raises(ConflictError, match="in use"):
+            restore(place.config, file, force=True, say=quiet)
+    finally:
+        hold.release()
+
+
+def test_a_store_with_a_log_beside_it_is_put_aside_with_its_log(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place, 5)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    (place.folder / "readings.duckdb.wal").write_bytes(b"of the former store")
+    former = restore(place.config, file, force=False, say=quiet)
+    assert former is not None
+    assert former.with_name(former.name + ".wal").read_bytes() == b"of the former store"
+    assert not (place.folder / "readings.duckdb.wal").exists()
+
+
+# ---- over the running server, as people type it
+
+
+@pytest.fixture
+def qala(tmp_path: Path) -> Any:
+    (tmp_path / "devices.csv").write_text("id,kind\n" + "".join(f"kill/m{n},electricity_meter\n" for n in range(20)))
+    with Qala(tmp_path / "data", devices=tmp_path / "devices.csv") as running:
+        yield running
+
+
+def test_a_backup_is_made_while_the_server_goes_on_taking_messages(qala: Qala, tmp_path: Path) -> None:
+    from qala.publisher import Publisher
+
+    stop, sent = threading.Event(), [0]
+
+    def publish() -> None:
+        with Publisher("127.0.0.1", qala.mqtt_port, client_id="flow") as publisher:
+            while not stop.is_set():
+                for n in range(20):
+                    t = 1000 * (int(time.time()) - 86_400) + sent[0]
+                    publisher.publish(f"qala/1/kill/m{n}/t", native({"active_power": float(n)}, t=t))
+                    sent[0] += 1
+                time.sleep(0.01)
+            assert publisher.drain(30)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        until(lambda: sent[0] > 1000, deadline_s=30)
+        before = sent[0]
+        file = tmp_path / "backup.duckdb"
+        done = CliRunner().invoke(cli, ["store", "backup", str(file), "--data", str(qala.folder)])
+        assert done.exit_code == 0, done.output
+        assert sent[0] > before
+    finally:
+        stop.set()
+        thread.join()
+    manifest = read_manifest(manifest_of(file))
+    assert manifest.readings == sum(manifest.positions.values()) >= 900
+    qala.wait_until_caught_up()
+    assert qala.get("health")["parts"]["projector"]["applied"] == sent[0]
+    assert CliRunner().invoke(cli, ["store", "verify", str(file)]).exit_code == 0
+
+
+def test_the_network_cannot_ask_for_a_backup(qala: Qala, tmp_path: Path) -> None:
+    file = tmp_path / "stolen.duckdb"
+    answer = httpx.post(f"{qala.url}/api/v1/store/backup", json={"file": str(file)})
+    assert (answer.status_code, answer.json()["code"]) == (403, "owner_only")
+    assert not file.exists()
