@@ -1,0 +1,144 @@
+"""From InfluxDB's CSV to columns: whole columns at once, and readings put together from their fields."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from devices.errors import QalaError, UnavailableError
+from devices.reading import Batch, BoolArray, Flag, Int32Array, Int64Array
+from qala.store.influx_flux import NUMBERS, TEXTS
+from qala.store.influx_lines import MISFIT, usable
+from qala.store.rows import numbers
+
+_COLUMNS = {
+    "series": pa.int32(),
+    "_field": pa.dictionary(pa.int32(), pa.string()),
+    "_time": pa.timestamp("us", "UTC"),
+    "journal": pa.string(),
+}
+_VALUES = {NUMBERS: pa.float64(), TEXTS: pa.string(), "sum": pa.float64(), "mean": pa.float64()}
+_VALUES |= dict.fromkeys(("min", "max", "first", "last"), pa.float64())
+_FIELDS = ("flag", "origin", "received_us")  # those of every reading
+
+
+def tables(answer: bytes) -> dict[str, pa.Table]:
+    """Return the results of a query by name, their tables one below the other.
+
+    Raises UnavailableError where the answer breaks off with an error.
+    """
+    found: dict[str, list[pa.Table]] = {}
+    for section in answer.split(b"\r\n\r\n"):
+        text = section.strip(b"\r\n")
+        if text:
+            name, table = _table(text)
+            found.setdefault(name, []).append(table)
+    return {name: pa.concat_tables(some, promote_options="default") for name, some in found.items()}
+
+
+def _table(section: bytes) -> tuple[str, pa.Table]:
+    header, _, body = section.partition(b"\r\n")
+    names = header.decode().split(",")
+    if "error" in names:
+        raise UnavailableError(f"InfluxDB broke off: {body.decode()[:500]}", hint="see its log; it is tried again")
+    result = body.split(b",", 2)[1].decode()
+    types = _COLUMNS | {"_value": _VALUES.get(result, pa.int64())}
+    options = csv.ConvertOptions(
+        column_types=types, include_columns=[name for name in names if name in types], strings_can_be_null=False
+    )
+    reading = csv.ReadOptions(use_threads=False, block_size=max(len(section), 1))
+    try:
+        return result, csv.read_csv(io.BytesIO(section), reading, csv.ParseOptions(newlines_in_values=True), options)
+    except pa.ArrowInvalid as error:
+        raise QalaError(
+            f"the bucket holds points that are not Qala's: {error}", hint="give Qala a bucket of its own"
+        ) from None
+
+
+def times(table: pa.Table) -> Int64Array:
+    """Return the column of times [us]."""
+    return numbers(table, "_time", np.int64)
+
+
+def readings(results: Mapping[str, pa.Table]) -> Batch:
+    """Put readings together from their fields, ordered by (series, time)."""
+    fields = {name: column for table in results.values() for name, column in _columns(table)}
+    if "flag" not in fields:
+        return Batch.empty()
+    series, time_us, code = fields["flag"]
+    whole = [_placed(fields, name, series, time_us) for name in _FIELDS[1:]]
+    there = np.logical_and.reduce([found for _, found in whole])
+    flag = (code % MISFIT).astype(np.uint8)
+    batch = Batch(
+        series=series,
+        time_us=time_us,
+        value=_numbers(fields, series, time_us, code),
+        flag=flag,
+        revision=_placed(fields, "revision", series, time_us)[0].astype(np.int32),
+        origin=whole[0][0],
+        received_us=whole[1][0],
+    )
+    return batch if there.all() else batch.take(there)
+
+
+_Column = tuple[Int32Array, Int64Array, np.ndarray]
+
+
+def _columns(table: pa.Table) -> Iterator[tuple[str, _Column]]:
+    """Yield the fields of a result: name, and (series, time, content) ordered by series and time."""
+    if not len(table):
+        return
+    table = table.unify_dictionaries().combine_chunks()
+    names = table["_field"].chunk(0)
+    codes = np.frombuffer(names.indices.buffers()[1], np.int32)[
+        names.indices.offset : names.indices.offset + len(names)
+    ]
+    kind = np.float64 if pa.types.is_floating(table["_value"].type) else np.int64
+    series, time_us, content = numbers(table, "series", np.int32), times(table), numbers(table, "_value", kind)
+    for code, name in enumerate(names.dictionary.to_pylist()):
+        rows = np.flatnonzero(codes == code)
+        rows = rows[np.lexsort((time_us[rows], series[rows]))]
+        yield name, (series[rows], time_us[rows], content[rows])
+
+
+def _placed(
+    fields: Mapping[str, _Column], name: str, series: Int32Array, time_us: Int64Array
+) -> tuple[np.ndarray, BoolArray]:
+    """Return a field at the places of keys, 0 where it is missing, and where it is there."""
+    if name not in fields:
+        return np.zeros(len(series), np.int64), np.zeros(len(series), np.bool_)
+    its_series, its_time, content = fields[name]
+    if np.array_equal(its_series, series) and np.array_equal(its_time, time_us):
+        return content, np.ones(len(series), np.bool_)
+    places = find(its_series, its_time, series, time_us)
+    return np.where(places < 0, 0, content[places]), places >= 0
+
+
+def _numbers(fields: Mapping[str, _Column], series: Int32Array, time_us: Int64Array, code: Int64Array) -> np.ndarray:
+    """Return the numbers of readings: the field that the flag says, NaN where it says that there is none."""
+    value, held = (_placed(fields, name, series, time_us)[0] for name in ("value", "held"))
+    missing = (code % MISFIT == Flag.MISSING) != (code >= MISFIT)
+    found = np.where(usable((code % MISFIT).astype(np.uint8)), value, held)
+    return np.where(missing, np.nan, found)
+
+
+def find(series: Int32Array, time_us: Int64Array, wanted: Int32Array, at_us: Int64Array) -> Int64Array:
+    """Return where keys (series, time) stand among ordered unique ones: int64[n], -1 where they don't.
+
+    >>> find(np.array([1, 1, 2]), np.array([5, 7, 5]), np.array([2, 1, 1]), np.array([5, 7, 6])).tolist()
+    [2, 1, -1]
+    """
+    if not len(series):
+        return np.full(len(wanted), -1, np.int64)
+    asked = np.repeat([0, 1], [len(series), len(wanted)])
+    order = np.lexsort((asked, np.concatenate([time_us, at_us]), np.concatenate([series, wanted])))
+    nearest = np.cumsum(order < len(series)) - 1
+    is_asked = order >= len(series)
+    places = np.empty(len(wanted), np.int64)
+    places[order[is_asked] - len(series)] = nearest[is_asked]
+    same = (places >= 0) & (series[places] == wanted) & (time_us[places] == at_us)
+    return np.where(same, places, -1)
