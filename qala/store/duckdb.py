@@ -21,6 +21,7 @@ from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selecto
 from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
 from qala.store.duckdb_gate import BEGINNING_US, Gate
 from qala.store.duckdb_overview import overview
+from qala.store.duckdb_settling import Tender
 from qala.store.duckdb_writing import delete_before, put, retract
 from qala.store.rows import (
     check_registered,
@@ -46,6 +47,7 @@ def open_url(url: str, settings: StoreSettings) -> DuckDBStore:
         memory_max_mb=settings.memory_mb,
         threads=settings.threads,
         readers=settings.readers,
+        settle_after_s=settings.settle_after_s,
     )
 
 
@@ -54,12 +56,13 @@ class DuckDBStore:
 
     capabilities = Capabilities(engine="duckdb", persistent=True)
 
-    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, *, readers: int) -> None:
+    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, *, readers: int, settle_after_s: int) -> None:
         self._path = path
         self._writer = connection
         self._cursors = Cursors(connection, count=readers)
         [(settled_us,)] = _rows(connection, sql.SETTLED)
         self._gate = Gate(settled_us)
+        self._tender = Tender(connection.cursor(), self._gate, path, settle_after_s=settle_after_s)
         self._closed = False
         self._positions = {journal: Position(journal, n) for journal, n in _rows(connection, sql.POSITIONS)}
         self._learn([(id_, SeriesInfo(*info)) for id_, *info in _rows(connection, sql.SERIES)])
@@ -73,13 +76,14 @@ class DuckDBStore:
         memory_max_mb: int = 1024,
         threads: int = 2,
         readers: int = 4,
+        settle_after_s: int = 3600,
     ) -> DuckDBStore:
         """Open a file, making it where it is missing. Raises as `qala.store.duckdb_file.connect` does."""
         path = Path(path)
         connection = connect(path, memory_max_mb=memory_max_mb, threads=threads)
         try:
             with translated(path):
-                return cls(path, connection, readers=readers)
+                return cls(path, connection, readers=readers, settle_after_s=settle_after_s)
         except BaseException:
             connection.close()
             raise
@@ -274,18 +278,18 @@ class DuckDBStore:
                 only, parameters = self._only(ids)
                 delete_before(connection, only, parameters | {"stop": time_us})
 
-    def tend(self, now_us: int) -> bool:  # noqa: ARG002
-        self._check_open()
-        return False
+    def tend(self, now_us: int) -> bool:
+        return self._tender.tend(now_us, self._catalog)
 
     def upkeep(self) -> Sequence[Upkeep]:
-        return ()
+        return self._tender.upkeep()
 
     def close(self) -> None:
         with self._gate.writing():
             if not self._closed:
                 self._closed = True
                 self._cursors.close()
+                self._tender.end()
                 close(self._writer)
 
 

@@ -71,10 +71,11 @@ SETTLE = (
     "UPDATE settled SET until_us = $stop",
 )  # fmt: skip
 
-UNTIDY_DAYS = "SELECT day, late, tidy FROM days WHERE (day + 1) * 86_400_000_000 <= $closed AND (NOT tidy OR late > $late) ORDER BY day"
+_UNTIDY = " WHERE (day + 1) * 86_400_000_000 <= $closed AND (NOT tidy OR late > $late) ORDER BY day"
+UNTIDY_DAYS = "SELECT day, late, tidy FROM days" + _UNTIDY
 COUNT_DAYS = (
-    "SELECT count(*), count(*) FILTER (over), count(*) FILTER (over AND tidy)"
-    " FROM (SELECT tidy, (day + 1) * 86_400_000_000 <= $closed AS over FROM days)"
+    "SELECT count(*), count(*) FILTER (over), count(*) FILTER (over AND tidy), count(*) FILTER (over AND rolled)"
+    " FROM (SELECT tidy, rolled, (day + 1) * 86_400_000_000 <= $closed AS over FROM days)"
 )
 _OF_COLD = " FROM cold WHERE time_us >= $start AND time_us < $stop"
 ROWS = "SELECT count(*)" + _OF_COLD
