@@ -24,7 +24,7 @@ _DAY_US, _WEEK_DAYS = 86_400_000_000, 7
 _COLUMNS = "series, hour_us, n, good, sound, sum, min, max, first, last, p50, p95"
 
 ROLLED_DAYS = "SELECT day FROM days WHERE rolled AND day >= $first AND day <= $last ORDER BY day"
-UNROLLED_DAY = f"SELECT day FROM days WHERE NOT rolled AND (day + 1) * {_DAY_US} <= $stop ORDER BY day LIMIT 1"
+UNROLLED_DAYS = f"SELECT day FROM days WHERE NOT rolled AND (day + 1) * {_DAY_US} <= $closed ORDER BY day"
 ROLLED = "UPDATE days SET rolled = true WHERE day = $day"
 DELETE_ROLLUPS = "DELETE FROM rollups WHERE hour_us >= $start AND hour_us < $stop"
 FORGET_ROLLUPS = f"DELETE FROM rollups WHERE hour_us < $stop // {_DAY_US} * {_DAY_US}"

@@ -8,7 +8,8 @@ of all of them has to look at much else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import duckdb
 import msgspec
@@ -21,28 +22,52 @@ from qala.store.base import Span
 from qala.store.duckdb_file import tables
 from qala.store.duckdb_sound import sound
 from qala.store.duckdb_sql import only
-from qala.store.duckdb_writing import AHEAD_US, BACK_US
+from qala.store.duckdb_writing import AHEAD_US
 
 HOUR_US = 3_600_000_000
-WEEK_DAYS = 7
+AGAIN_US = HOUR_US // 4
+"""A day that late readings trickle into is rolled up again after so long: it costs the same for one as for many."""
+_SPANS_MAX = 64  # stretches of roll-ups in one query
+_WEEK_US = 7 * DAY_US
 _PART_ROWS = 3_000_000  # readings rolled at once: what bounds the memory
 
 
-def spoilers(day: int) -> Span:
-    """Return the times [us] of readings that may change roll-ups of a UTC day: its own, and those it is judged by."""
-    return Span(day * DAY_US - BACK_US, (day + 1) * DAY_US + AHEAD_US)
+class Roller:
+    """Rolls closed days up, a piece at a time, on a cursor of its own.
 
+    `rewriting` opens a transaction on that cursor and keeps writers out of a span, and of what is judged by it, till its end.
+    """
 
-def unrolled_day(connection: duckdb.DuckDBPyConnection, settled_us: int) -> int | None:
-    """Return the oldest UTC day without true roll-ups whose spoilers are all older than the boundary."""
-    found = connection.execute(sql.UNROLLED_DAY, {"stop": settled_us - AHEAD_US}).fetchall()
-    return found[0][0] if found else None
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, rewriting: Callable[[Span], AbstractContextManager[None]]
+    ) -> None:
+        self._cursor = cursor
+        self._rewriting = rewriting
+        self._done_us: dict[int, int] = {}
+
+    def tend(self, now_us: int, closed_us: int, catalog: Mapping[int, SeriesInfo]) -> bool:
+        """Roll up one of the days that ended before `closed_us`, or put a week in order; tell whether there was one."""
+        self._done_us = {day: then for day, then in self._done_us.items() if now_us - AGAIN_US < then <= now_us}
+        for (day,) in self._cursor.execute(sql.UNROLLED_DAYS, {"closed": closed_us - AHEAD_US}).fetchall():
+            if day not in self._done_us:
+                with self._rewriting(Span(day * DAY_US, (day + 1) * DAY_US)):
+                    roll(self._cursor, day, catalog)
+                self._done_us[day] = now_us
+                return True
+        return self._tidied()
+
+    def _tidied(self) -> bool:
+        weeks = self._cursor.execute(sql.UNTIDY_WEEK).fetchall()
+        for (week,) in weeks:
+            with self._rewriting(Span(week * _WEEK_US, (week + 1) * _WEEK_US)):
+                tidy(self._cursor, week)
+        return bool(weeks)
 
 
 def roll(connection: duckdb.DuckDBPyConnection, day: int, catalog: Mapping[int, SeriesInfo]) -> None:
     """Make the roll-ups of a UTC day from its readings, in the caller's transaction, and mark it as rolled.
 
-    The caller keeps writers out of the day's `spoilers` until the transaction has ended.
+    Until it has ended, the caller keeps out whoever would change readings that the day is judged by.
     """
     span = Span(day * DAY_US, (day + 1) * DAY_US)
     bounds = {"start": span.start_us, "stop": span.stop_us}
@@ -53,7 +78,7 @@ def roll(connection: duckdb.DuckDBPyConnection, day: int, catalog: Mapping[int, 
         with tables(connection, judged=sound(connection, catalog, ids, edges, span)):
             query = sql.roll(those, span)
             connection.execute(query, parameters | {"start": span.start_us, "width": HOUR_US})
-    connection.execute(sql.UNTIDY, {"week": day // WEEK_DAYS})
+    connection.execute(sql.UNTIDY, {"week": day // 7})
     connection.execute(sql.ROLLED, {"day": day})
 
 
@@ -72,16 +97,9 @@ def _parts(connection: duckdb.DuckDBPyConnection, bounds: Mapping[str, int]) -> 
         yield part
 
 
-def untidy_week(connection: duckdb.DuckDBPyConnection) -> int | None:
-    """Return a week (days since 1970 // 7) before the newest, all of it rolled, whose roll-ups lie in more than one run."""
-    found = connection.execute(sql.UNTIDY_WEEK).fetchall()
-    return found[0][0] if found else None
-
-
 def tidy(connection: duckdb.DuckDBPyConnection, week: int) -> None:
-    """Put the roll-ups of a week into one run, in the caller's transaction."""
-    start_us = week * WEEK_DAYS * DAY_US
-    bounds = {"start": start_us, "stop": start_us + WEEK_DAYS * DAY_US}
+    """Put the roll-ups of a week (whole weeks since 1970) into one run, in the caller's transaction."""
+    bounds = {"start": week * _WEEK_US, "stop": (week + 1) * _WEEK_US}
     connection.execute(sql.HOLD_ROLLUPS, bounds)
     connection.execute(sql.DELETE_ROLLUPS, bounds)
     connection.execute(sql.PUT_ROLLUPS)
@@ -118,9 +136,6 @@ def route(edges_us: Int64Array, days: Int64Array, *, whole: bool) -> Route:
     hours, alone = (hours[alone], alone[alone]) if whole else (hours[within], alone[within])
     spans = _longest(_runs(hours))
     return Route(spans, _between(spans, Span(int(edges_us[0]), int(edges_us[-1]))), bool(alone.all()))
-
-
-_SPANS_MAX = 64  # stretches of roll-ups in one query
 
 
 def _runs(hours: Int64Array) -> list[Span]:
