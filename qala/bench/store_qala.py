@@ -76,7 +76,7 @@ class Qala:
         """Nothing: what is acknowledged can be read."""
 
     def count(self) -> int:
-        ends = np.array([0, 2**62], np.int64)
+        ends = np.array([self._shape.start_us, self._shape.stop_us], np.int64)
         return int(numbers(self.store.overview(_ALL, ends, frozenset({Aggregate.COUNT})), "count", np.int64).sum())
 
     def latest(self, at_us: int) -> Float64Array:
