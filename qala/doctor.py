@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from devices.errors import QalaError
@@ -40,7 +41,7 @@ def check(config: Config) -> list[Finding]:
 
 def examine(config: Config) -> list[Finding]:
     """Look at the machine, the data folder and the running parts."""
-    looks = (_versions, _clock, _folder, _disk, _page, _ports, _parts)
+    looks = (_versions, _clock, _folder, _disk, _page, _ports, _store, _parts)
     return [finding for look in looks for finding in look(config)]
 
 
@@ -179,6 +180,29 @@ def _free(subject: str, key: str, address: tuple[str, int]) -> Finding:
         return Finding(True, subject, f"{where} is free")
     hint = f"choose another with --{key}, or see who it is: ss -ltnp 'sport = :{address[1]}'"
     return Finding(False, subject, f"{where} is in use by another program", hint)
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    """Open the store where no server does; its file is not made."""
+    from qala.process import Hold
+    from qala.store import open_store
+
+    scheme, _, rest = config.store_url.partition(":")
+    if holder(config.folder / "serve.lock") is not None:
+        return
+    if scheme == "duckdb" and not Path(rest.removeprefix("//")).exists():
+        yield Finding(True, "store", f"{rest.removeprefix('//')} will be made")
+        return
+    try:
+        hold = Hold(config.folder / "serve.lock")
+        try:
+            open_store(config.store_url, config.store).close()
+        finally:
+            hold.release()
+    except QalaError as error:
+        yield Finding(False, "store", error.message, error.hint)
+        return
+    yield Finding(True, "store", f"{scheme} opens")
 
 
 # ---- the running parts

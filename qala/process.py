@@ -16,7 +16,10 @@ from typing import NamedTuple
 
 from devices.errors import ConflictError, UnavailableError
 
-__all__ = ["Hold", "Holder", "answers", "end_with_parent", "holder", "is_free", "name_thread"]
+__all__ = ["DAMAGED", "Hold", "Holder", "answers", "end_with_parent", "holder", "is_free", "name_thread"]
+
+DAMAGED = 3
+"""Exit code of a process whose files are damaged, or a newer Qala's: starting again does not help."""
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_S = 0.05

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from devices.errors import UnavailableError
 from qala.config import Config
-from qala.process import Hold, answers, is_free
+from qala.process import DAMAGED, Hold, answers, is_free
 
 __all__ = ["BACKOFF_S", "STOP_S", "Child", "Supervisor", "run"]
 
@@ -27,6 +27,7 @@ _FORMER_S = 5.0  # how long the ports and locks of a run that just ended are wai
 _SAY_S = 10.0  # how often is said that something is not ready
 _LOOK_S = 0.05
 _ROUND_S = 1.0
+_HOPELESS_S = 60.0  # until a child whose files are damaged is started again: somebody has to see to them first
 _USAGE = 2  # exit code of a wrong configuration: starting again does not help
 
 Say = Callable[[str], None]
@@ -60,14 +61,15 @@ class Child:
             return None
         code = self._process.poll()
         if code is not None:
-            self._note()
+            self._note(code)
         return code
 
-    def _note(self) -> None:
+    def _note(self, code: int) -> None:
         self._process = None
         if time.monotonic() - self._started > _STEADY_S:
             self._failures = 0
-        self._again_at = time.monotonic() + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        pause_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._again_at = time.monotonic() + (_HOPELESS_S if code == DAMAGED else pause_s)
         self._failures += 1
 
     def wait_s(self) -> float:

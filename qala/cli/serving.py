@@ -17,6 +17,7 @@ from qala.cli.shell import (
     app,
     configuration,
     say,
+    tell,
 )
 
 RehearseOption = Annotated[bool, typer.Option("--rehearse", help="With the rehearsal city and its sensors.")]
@@ -78,9 +79,16 @@ def serve(
 ) -> None:
     """Run the server alone: it projects the journal, computes indicators and alerts, and answers the API and the page."""
     _follow(parent)
+    from devices.errors import CorruptError, VersionError
+    from qala.process import DAMAGED
     from qala.serve import serve as serve_until_stopped
 
-    serve_until_stopped(configuration(config, data, http=http, mqtt=mqtt, store=store), rehearse=rehearse)
+    loaded = configuration(config, data, http=http, mqtt=mqtt, store=store)
+    try:
+        serve_until_stopped(loaded, rehearse=rehearse)
+    except (CorruptError, VersionError) as error:
+        tell(error)
+        raise typer.Exit(DAMAGED) from error
 
 
 @app.command()

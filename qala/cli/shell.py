@@ -32,6 +32,7 @@ __all__ = [
     "main",
     "say",
     "show",
+    "tell",
 ]
 
 FAILED, USAGE = 1, 2
@@ -68,9 +69,7 @@ def main() -> NoReturn:
     except QalaError as error:
         if debug:
             raise
-        say(f"{error.code}: {error.message}")
-        if error.hint:
-            say(f"  hint: {error.hint}")
+        tell(error)
         sys.exit(USAGE if isinstance(error, ConfigError) else FAILED)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -84,6 +83,13 @@ def main() -> NoReturn:
         say("  hint: the same command with --debug shows where; please report it")
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def tell(error: QalaError) -> None:
+    """Print what went wrong and what to do about it, to stderr."""
+    say(f"{error.code}: {error.message}")
+    if error.hint:
+        say(f"  hint: {error.hint}")
 
 
 def say(text: str) -> None:

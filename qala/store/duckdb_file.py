@@ -163,8 +163,8 @@ def _told(error: duckdb.Error | OSError, path: Path) -> QalaError | None:
     if any(word in text for word in _DAMAGE):
         return CorruptError(
             f"{path} is damaged: {error}",
-            hint="restore a backup of it, or move it (and the .wal file beside it) away and start again: "
-            "it is rebuilt from the journal",
+            hint="put a backup back with qala store restore FILE, or make the store anew from the journal with "
+            "qala store rebuild; both keep the damaged file aside",
         )
     if isinstance(error, duckdb.ConnectionException) or "interrupt" in text:
         return closed()
