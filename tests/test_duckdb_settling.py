@@ -79,8 +79,8 @@ def test_a_backlog_is_settled_day_by_day_up_to_the_last_whole_hour(store: DuckDB
     with_series(store)
     given = [(s, T0 + n * HOUR, float(n)) for n in range(60) for s in (2, 1)]
     store.append(batch(*given), None)
-    pieces = tend_all(store, T0 + 59 * HOUR + 30 * MINUTE)  # settles what is older than an hour
-    assert pieces == 3
+    pieces = tend_all(store, T0 + 59 * HOUR + 30 * MINUTE)  # settles what is older than an hour, rolls two days up
+    assert pieces == 3 + 2
     assert everything(store) == sorted(given)
     store.close()
     assert inside(path, "SELECT count(*) FROM hot") == [(4,)]

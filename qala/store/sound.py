@@ -52,7 +52,8 @@ def soundness(
     limits = [limits_by_name(catalog[id_].quantity) for id_ in ids.tolist()]
     for checks in set(limits):
         mine = np.array([one == checks for one in limits], np.bool_)[rows_of]
-        derived[mine] = derive_flags(series[mine], time_us[mine], value[mine], flag[mine], checks)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers at the ends of the scale may be stored too
+            derived[mine] = derive_flags(series[mine], time_us[mine], value[mine], flag[mine], checks)
     sound: BoolArray = _FLAGS[derived]
     return sound
 
