@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from devices.value import Value
 from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, Extent
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
+from qala.store.duckdb_backup import check_free, copy_file, finish
 from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
 from qala.store.duckdb_gate import BEGINNING_US, Gate
 from qala.store.duckdb_overview import overview
@@ -283,6 +284,16 @@ class DuckDBStore:
 
     def upkeep(self) -> Sequence[Upkeep]:
         return self._tender.upkeep()
+
+    def backup(self, file: Path) -> None:
+        """Copy all of one moment to a file (`Backups`); readers go on, writers wait while the file is copied."""
+        check_free(file)
+        with self._tender.resting(), self._writing() as connection:
+            # A reader in a transaction may stand in the way; the log is copied as well.
+            with suppress(duckdb.TransactionException):
+                connection.execute("CHECKPOINT")
+            copy_file(self._path, file)
+        finish(file)
 
     def close(self) -> None:
         with self._gate.writing():

@@ -58,6 +58,12 @@ class Tender:
         """Say how far each kind of work was after the last piece."""
         return self._state
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Do no piece meanwhile; one that has begun is ended first."""
+        with self._alone:
+            yield
+
     def end(self) -> None:
         """Do no more pieces, and break off the one that runs."""
         self._ended = True

@@ -1,0 +1,71 @@
+"""A copy of the DuckDB file at one moment, while it stays in use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import duckdb
+
+from devices.errors import ConflictError, UnavailableError
+
+
+def check_free(file: Path) -> None:
+    """Raise ConflictError where the file exists."""
+    if file.exists():
+        raise ConflictError(f"{file} exists", hint="name a file that does not exist yet: a backup never replaces one")
+
+
+def copy_file(path: Path, file: Path) -> None:
+    """Copy a database file that nobody writes to while it is copied, with its log, into one file that is on disk in whole.
+
+    Raises UnavailableError where it cannot be written; nothing stays of it then.
+    """
+    part = file.with_name(file.name + ".part")
+    logs = (path.with_name(path.name + ".wal"), part.with_name(part.name + ".wal"))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, part)
+        if logs[0].exists():
+            shutil.copyfile(*logs)
+    except OSError as error:
+        _clear(part, logs[1])
+        raise UnavailableError(
+            f"{file} cannot be written: {error}", hint="see to disk space and permissions"
+        ) from error
+    except BaseException:
+        _clear(part, logs[1])
+        raise
+
+
+def finish(file: Path) -> None:
+    """Write the log of a copy into it and give it its name. Raises as `copy_file` does."""
+    part = file.with_name(file.name + ".part")
+    log = part.with_name(part.name + ".wal")
+    try:
+        with duckdb.connect(str(part), config={"memory_limit": "512MB", "threads": 1}) as connection:
+            connection.execute("CHECKPOINT")
+        _sync(part)
+        check_free(file)
+        part.rename(file)
+        _sync(file.parent)
+    except (OSError, duckdb.Error) as error:
+        raise UnavailableError(
+            f"{file} cannot be written: {error}", hint="see to disk space and permissions"
+        ) from error
+    finally:
+        _clear(part, log)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _clear(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
