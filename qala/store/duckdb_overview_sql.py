@@ -33,10 +33,10 @@ ROWS_BY_SERIES = (
 )
 
 # A week is put in one run when a later one has begun and none of its days waits to be rolled.
-UNTIDY_WEEK = f"""
+UNTIDY_WEEKS = f"""
 SELECT day // {_WEEK_DAYS} AS week FROM days
 WHERE week NOT IN (SELECT week FROM tidy_weeks) AND week < (SELECT max(day) // {_WEEK_DAYS} FROM days)
-GROUP BY week HAVING bool_and(rolled) ORDER BY week LIMIT 1
+GROUP BY week HAVING bool_and(rolled) ORDER BY week
 """
 HOLD_ROLLUPS = f"""
 CREATE TEMP TABLE held AS
@@ -59,7 +59,8 @@ _FROM_READINGS = {
     "last": "arg_max(value, at_us) FILTER (usable)",
     "p50": "quantile_cont(value, 0.5) FILTER (usable)",
     "p95": "quantile_cont(value, 0.95) FILTER (usable)",
-    "piece_us": "min(at_us)",
+    "first_us": "min(at_us) FILTER (usable)",
+    "last_us": "max(at_us) FILTER (usable)",
 }
 # Aggregates of a window from its pieces, and from its only one.
 _FROM_PIECES = {
@@ -70,15 +71,15 @@ _FROM_PIECES = {
     Aggregate.MEAN: ("sum(sum) / sum(good)", "sum / good"),
     Aggregate.MIN: ("min(min)", "min"),
     Aggregate.MAX: ("max(max)", "max"),
-    Aggregate.FIRST: ("arg_min(first, piece_us) FILTER (good > 0)", "first"),
-    Aggregate.LAST: ("arg_max(last, piece_us) FILTER (good > 0)", "last"),
+    Aggregate.FIRST: ("arg_min(first, first_us) FILTER (good > 0)", "first"),
+    Aggregate.LAST: ("arg_max(last, last_us) FILTER (good > 0)", "last"),
     Aggregate.P50: ("any_value(p50)", "p50"),
     Aggregate.P95: ("any_value(p95)", "p95"),
 }
 _NEEDS = {
     Aggregate.MEAN: {"sum", "good"},
-    Aggregate.FIRST: {"first", "good", "piece_us"},
-    Aggregate.LAST: {"last", "good", "piece_us"},
+    Aggregate.FIRST: {"first", "good", "first_us"},
+    Aggregate.LAST: {"last", "good", "last_us"},
 }
 _EVEN_START = "$start + (at_us - $start) // $width * $width AS start_us"
 _NEAREST_START = " ASOF JOIN edges e ON r.at_us >= e.start_us"
@@ -97,7 +98,7 @@ def pieces(hours: Sequence[Span], rest: Sequence[Span], wanted: Sequence[str], o
 
 
 def _pieces_of_rollups(hours: Sequence[Span], wanted: Sequence[str], only: str, *, even: bool) -> str:
-    columns = "".join(f", {'at_us AS ' if name == 'piece_us' else ''}{name}" for name in wanted)
+    columns = "".join(f", {'at_us AS ' if name in {'first_us', 'last_us'} else ''}{name}" for name in wanted)
     source = f"SELECT * RENAME (hour_us AS at_us) FROM rollups WHERE {_within('hour_us', hours)}{only}"
     return f"SELECT series, {_start(even)}{columns} FROM ({source}) r{'' if even else _NEAREST_START}"
 

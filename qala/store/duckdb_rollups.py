@@ -57,8 +57,8 @@ class Roller:
         return self._tidied()
 
     def _tidied(self) -> bool:
-        weeks = self._cursor.execute(sql.UNTIDY_WEEK).fetchall()
-        for (week,) in weeks:
+        weeks = untidy_weeks(self._cursor)
+        for week in weeks[:1]:
             with self._rewriting(Span(week * _WEEK_US, (week + 1) * _WEEK_US)):
                 tidy(self._cursor, week)
         return bool(weeks)
@@ -97,8 +97,13 @@ def _parts(connection: duckdb.DuckDBPyConnection, bounds: Mapping[str, int]) -> 
         yield part
 
 
+def untidy_weeks(connection: duckdb.DuckDBPyConnection) -> list[int]:
+    """Return the weeks (whole ones since 1970) that are over and rolled up, and lie in more than one run."""
+    return [week for (week,) in connection.execute(sql.UNTIDY_WEEKS).fetchall()]
+
+
 def tidy(connection: duckdb.DuckDBPyConnection, week: int) -> None:
-    """Put the roll-ups of a week (whole weeks since 1970) into one run, in the caller's transaction."""
+    """Put the roll-ups of a week into one run, in the caller's transaction."""
     bounds = {"start": week * _WEEK_US, "stop": (week + 1) * _WEEK_US}
     connection.execute(sql.HOLD_ROLLUPS, bounds)
     connection.execute(sql.DELETE_ROLLUPS, bounds)
