@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -63,7 +63,7 @@ class StoreUpkeep:
     """Runs the upkeep on a thread of its own, in small pieces and never while messages pour in.
 
     `messages` counts those projected so far. Nothing is forgotten before `may_forget` allows it: during a rebuild all
-    readings that there are count. `writing` calls something on the thread that writes.
+    readings that there are count. `writing` calls something on the thread that writes. `others` says how work beside it stands.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class StoreUpkeep:
         may_forget: Callable[[], bool],
         writing: Callable[[Callable[[], None]], None],
         now_us: Now,
+        others: Callable[[], Sequence[Upkeep]] = tuple,
     ) -> None:
         self.counters = Counters()
         self.error = ""
@@ -85,6 +86,7 @@ class StoreUpkeep:
         self._may_forget = may_forget
         self._writing = writing
         self._now_us = now_us
+        self._others = others
         self._retained = retained(store)
         self._forgot_at = -_HOUR_S
         self._forgetting = Upkeep("forget", 0, 0, "quantities")
@@ -107,7 +109,7 @@ class StoreUpkeep:
         """Say how each piece of upkeep stands; nothing of a store that does not answer."""
         forgetting = [self._forgetting] if self._forgetting.total else []
         try:
-            return [*self._store.upkeep(), *forgetting]
+            return [*self._store.upkeep(), *forgetting, *self._others()]
         except QalaError:
             return forgetting
 

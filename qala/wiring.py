@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from analytics.notify.log import LogChannel
 from analytics.notify.webhook import WebhookChannel
 from analytics.rebuild import PatientJudge
 from analytics.rulebook import load_rules
-from analytics.schedule import Scheduler
+from analytics.schedule import Put, Scheduler
 from dashboards.api.app import create_app
 from dashboards.api.context import ApiContext
 from dashboards.health import Parts
@@ -32,6 +32,8 @@ from dashboards.prometheus import Metric
 from devices.device import Device, Placement, Registry
 from devices.errors import Reason, UnavailableError
 from devices.kinds import kinds
+from devices.reading import Batch
+from devices.value import Value
 from ingest.door import read_report
 from ingest.projector import Projector
 from ingest.reader import JournalReader
@@ -41,10 +43,12 @@ from qala import measures
 from qala.city import rehearsal_city
 from qala.config import Config
 from qala.declared import import_declared
+from qala.exporting import Exporting
 from qala.process import name_thread
 from qala.state import open_state, registry
 from qala.state.dirty import DirtyMarks
 from qala.store import Store, open_store
+from qala.store.lake_export import Exported
 from qala.store.retention import Retention
 from qala.upkeep import StoreUpkeep, retention_of
 
@@ -103,6 +107,7 @@ class App:
         self._complete = False  # once everything that a restore asks for is taken
         self._threads: list[_Thread] = []
         self._loading = threading.Lock()
+        self._computing = threading.Lock()
         self._load_registry()
         self._reader = JournalReader(config.folder / "journal")
         known = indicators()
@@ -126,11 +131,14 @@ class App:
             config.ingest,
             data=config.folder,
             dirty=self._marks,
-            on_applied=self.hub.on_applied,
+            on_applied=self._on_applied,
         )
         self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
         self._patient = PatientJudge(self._judge, engine, lambda: self.registry().zones)
         self._outbox = Outbox(engine, channels, retry_max_s=config.analytics.notice_retry_max_s)
+        self._exporting = Exporting(
+            store, config.store, may_export=lambda: self._patient.is_at_rest(self._reader.id), now_us=_now_us
+        )
         self._upkeep = StoreUpkeep(
             store,
             retention,
@@ -138,6 +146,7 @@ class App:
             may_forget=lambda: self._patient.is_at_rest(self._reader.id),
             writing=self._ask,
             now_us=_now_us,
+            others=self._exporting.upkeep,
         )
         self._scheduler = Scheduler(
             store,
@@ -198,6 +207,19 @@ class App:
             return replay(self._projector, device=device.id)
 
         return self._ask(on_the_writing_thread)
+
+    def put_values(self, values: Sequence[Value]) -> Put:
+        """Put values that were computed elsewhere into the store, between two rounds of the scheduler."""
+        with self._computing:
+            return self._scheduler.put(values)
+
+    def export(self, url: str | None, first: int, last: int) -> Exported | None:
+        """Export the first of the closed days `[first, last)` that has readings. Raises ConfigError where no lake is named."""
+        return self._exporting.export(url, first, last)
+
+    def _on_applied(self, batch: Batch) -> None:
+        self.hub.on_applied(batch)
+        self._exporting.on_applied(batch)
 
     def _ask(self, request: Callable[[], T]) -> T:
         """Call something on the thread that writes; where none runs, this is the only one.
@@ -283,6 +305,7 @@ class App:
             _Thread("scheduler", self._compute, self._stop),
             _Thread("outbox", self._outbox.run, self._stop),
             _Thread("upkeep", self._upkeep.run, self._stop),
+            *([_Thread("lake", self._exporting.run, self._stop)] if self._exporting.is_on else []),
         ]
         for thread in self._threads:
             thread.start()
@@ -296,15 +319,21 @@ class App:
         """Compute what is due and judge it, until told to stop; silence is judged only by who has heard everything."""
         patient_until = time.monotonic() + _PATIENCE_S
         while not stop.is_set():
-            applied = self._store.applied(self._reader.id)
-            self._patient.begin(self._reader.id, applied, self._projector.health(_now_us()).lag_messages)
-            done = self._scheduler.step(_now_us())
-            if self._complete and not done and not self._scheduler.backlog(_now_us()).marks:
-                self._patient.rest(applied, _now_us())
-            if not done and time.monotonic() > patient_until and not self._projector.health(_now_us()).lag_messages:
-                self._patient.watch_silence(_now_us())
+            with self._computing:
+                done = self._round(heard=time.monotonic() > patient_until)
             if done < self._config.analytics.windows_max:
                 self._pause(stop)
+
+    def _round(self, *, heard: bool) -> int:
+        """Compute and judge what is due, and return how many windows that were."""
+        applied = self._store.applied(self._reader.id)
+        self._patient.begin(self._reader.id, applied, self._projector.health(_now_us()).lag_messages)
+        done = self._scheduler.step(_now_us())
+        if self._complete and not done and not self._scheduler.backlog(_now_us()).marks:
+            self._patient.rest(applied, _now_us())
+        if heard and not done and not self._projector.health(_now_us()).lag_messages:
+            self._patient.watch_silence(_now_us())
+        return done
 
     def _pause(self, stop: threading.Event) -> None:
         """Wait for the next round, longer while messages pour in: what is computed of half of them is computed again."""

@@ -21,6 +21,7 @@ from dashboards.api.routes import (
     devices,
     health,
     indicators,
+    lake,
     live,
     overview,
     readings,
@@ -52,7 +53,9 @@ _NOUNS = (
     health,
     live,
     store,
+    lake,
 )
+_OWNER_BODY_MAX = 4_194_304  # values that were computed elsewhere come many at a time
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "model": contract.Problem,
@@ -79,7 +82,9 @@ def create_app(context: ApiContext) -> FastAPI:
     app.state.summary = summary.SummaryCache()
     problem.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
-    app.add_middleware(Guard, body_max=context.settings.body_max, owner_only=f"{PREFIX}/store/")
+    app.add_middleware(
+        Guard, body_max=context.settings.body_max, owner_only=f"{PREFIX}/store/", owner_body_max=_OWNER_BODY_MAX
+    )
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(known_parameters)])
     for noun in _NOUNS:
         api.include_router(noun.router)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from analytics.alerts import Rule
 from analytics.indicator import Indicator
+from analytics.schedule import Put
 from dashboards.health import PartsProvider
 from dashboards.items import DeviceItem, device_items
 from dashboards.live import Hub
@@ -19,20 +20,28 @@ from dashboards.settings import DashboardsSettings
 from devices.device import Device, Placement, Registry
 from devices.errors import Reason
 from devices.kind import Kind
+from devices.value import Value
 from ingest.rejected import Replayed
 from qala.store.base import Store
+from qala.store.lake_export import Exported
 
 __all__ = ["ApiContext", "Context", "Operator", "Replayed"]
 
 
 class Operator(Protocol):
-    """What the API may ask of the thread that writes. Both methods wait until it is done."""
+    """What the API may ask of the threads that write. Each method waits until it is done."""
 
     def replay(self, *, reason: Reason | None, device: str | None) -> Replayed:
         """Decode rejected messages again with today's registry."""
 
     def admit(self, device: Device, placement: Placement | None) -> Replayed:
         """Take a new device into the registry and replay what it sent. Raises ConflictError where it exists."""
+
+    def put_values(self, values: Sequence[Value]) -> Put:
+        """Put values that were computed elsewhere into the store."""
+
+    def export(self, url: str | None, first: int, last: int) -> Exported | None:
+        """Export the first of the closed days `[first, last)` that has readings. Raises ConfigError where no lake is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,12 +29,14 @@ class Guard:
 
     A Host that is not this machine is refused, so that a foreign name that resolves to loopback (DNS rebinding) reaches
     nothing; requests over a unix socket have no such name to check. Writing takes JSON only, which no HTML form can send.
-    Paths that begin with `owner_only` are answered over the unix socket alone, which only the data folder's owner reaches.
+    Paths that begin with `owner_only` are answered over the unix socket alone, which only the data folder's owner reaches,
+    and take bodies of up to `owner_body_max`.
     """
 
-    def __init__(self, app: ASGIApp, *, body_max: int, owner_only: str) -> None:
+    def __init__(self, app: ASGIApp, *, body_max: int, owner_only: str, owner_body_max: int) -> None:
         self._app = app
         self._body_max = body_max
+        self._owner_body_max = owner_body_max
         self._owner_only = owner_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +55,9 @@ class Guard:
             self._check_host(scope)
             self._check_owner(scope)
             if scope["method"] in _WRITING:
-                receive = await self._body(Headers(scope=scope), receive)
+                owned = scope["path"].startswith(self._owner_only)
+                body_max = max(self._body_max, self._owner_body_max) if owned else self._body_max
+                receive = await self._body(Headers(scope=scope), receive, body_max)
         except ProblemError as problem:
             response = problem_response(problem.status, problem.code, problem.message, problem.hint)
             await response(scope, receive, send_with_headers)
@@ -73,7 +77,7 @@ class Guard:
                 403, "owner_only", "this is answered over the socket of the data folder alone", hint=hint
             )
 
-    async def _body(self, headers: Headers, receive: Receive) -> Receive:
+    async def _body(self, headers: Headers, receive: Receive, body_max: int) -> Receive:
         """Read the body, which is small, and return a receive that gives it again."""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
@@ -84,9 +88,9 @@ class Guard:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > self._body_max:
+            if len(body) > body_max:
                 hint = "send less, or raise the setting dashboards.body_max"
-                raise ProblemError(413, "too_large", f"the body is larger than {self._body_max} bytes", hint=hint)
+                raise ProblemError(413, "too_large", f"the body is larger than {body_max} bytes", hint=hint)
         return _again(body, receive)
 
 

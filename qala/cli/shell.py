@@ -60,7 +60,7 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    from qala.cli import benching, operate, records, rehearsing, replaying, safekeeping, serving, storing  # noqa: F401 - they declare the commands
+    from qala.cli import benching, lake, operate, records, rehearsing, replaying, safekeeping, serving, storing  # noqa: F401 - they declare the commands
 
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -17,7 +17,7 @@ from qala.store.base import READINGS, Selector, Span, Store, Upkeep
 from qala.store.lake import DAY_US, MANIFEST, VERSION, Lake, Manifest, Part, day_name, day_span, folder_of
 from qala.store.rows import array, column, numbers
 
-__all__ = ["CLOSED_AFTER_US", "Exported", "Exporter", "closed_days", "days_of", "export_day"]
+__all__ = ["CLOSED_AFTER_US", "Exported", "Exporter", "closed_days", "days_of", "export_day", "first_kept_day"]
 
 CLOSED_AFTER_US = 3_600_000_000
 """A day counts as closed an hour after its end: what comes later is late, and exports the day again."""
@@ -57,6 +57,15 @@ def closed_days(now_us: int) -> int:
     (20453, 20454)
     """
     return (now_us - CLOSED_AFTER_US) // DAY_US
+
+
+def first_kept_day(now_us: int, keep_days: float | None) -> int:
+    """Return the first day of which all readings are kept still.
+
+    >>> first_kept_day(20454 * DAY_US + 1, 30.0), first_kept_day(20454 * DAY_US, None)
+    (20425, 0)
+    """
+    return _FIRST_DAY if keep_days is None else -(-(now_us - int(keep_days * DAY_US)) // DAY_US)
 
 
 def days_of(store: Store, first: int, last: int) -> Iterator[int]:
@@ -109,7 +118,7 @@ class Exporter:
         """With `keep_days`, days that retention has begun to thin are left as the lake has them."""
         self._store = store
         self._lake = lake
-        self._keep_us = None if keep_days is None else int(keep_days * DAY_US)
+        self._keep_days = keep_days
         self._lock = threading.Lock()
         self._due: set[int] = set()
         self._looked_at: int | None = None  # days before this one are in the lake, due, or have no readings
@@ -124,7 +133,7 @@ class Exporter:
 
     def step(self, now_us: int) -> bool:
         """Export the oldest day that is due, if any, and tell whether more wait."""
-        first, last = self._first_day(now_us), closed_days(now_us)
+        first, last = first_kept_day(now_us, self._keep_days), closed_days(now_us)
         try:
             self._look(first, last)
             day = self._take(first, last)
@@ -142,9 +151,6 @@ class Exporter:
         """Say how many days were compared or exported, of those that had to be."""
         with self._lock:
             return Upkeep("lake", self._done, self._done + len(self._due), "days", self._error)
-
-    def _first_day(self, now_us: int) -> int:
-        return _FIRST_DAY if self._keep_us is None else -(-(now_us - self._keep_us) // DAY_US)
 
     def _look(self, first: int, last: int) -> None:
         """Find the days with readings among those that closed since the last look."""
