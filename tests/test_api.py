@@ -492,6 +492,15 @@ def test_an_overview_counts_every_reading_once_and_is_null_where_there_is_none(c
     assert (series["min"][0], series["max"][0], series["unit"]) == (10.0, 20.0, "ug/m3")
 
 
+def test_an_overview_tells_how_many_readings_the_context_checks_leave(city: City) -> None:
+    """A minute apart; the second stands out from its neighbours, of which one is before and one after its bucket."""
+    times = [NOW - 20 * MINUTE - MINUTE, NOW - 20 * MINUTE, NOW - 19 * MINUTE]
+    city.read("city/air-1:pm2_5", times, [10.0, 400.0, 11.0])
+    (series,) = city.get(f"/overview?device=city/air-1&start={iso(NOW - HOUR)}&points=60").json()["series"]
+    spike = series["count"].index(1) + 1
+    assert (series["good"][spike - 1 : spike + 2], series["sound"][spike - 1 : spike + 2]) == ([1, 1, 1], [1, 0, 1])
+
+
 def test_an_overview_is_never_finer_than_the_devices_interval(city: City) -> None:
     city.read("grid/meter-1:active_power", [NOW - HOUR], [1.0])
     edges = city.get(f"/overview?device=grid/meter-1&start={iso(NOW - HOUR)}&points=300").json()["edges"]

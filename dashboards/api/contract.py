@@ -159,7 +159,10 @@ class Reading(Model):
 
 
 class OverviewSeries(Model):
-    """One column a bucket. A counter, a state and a direction have no arithmetic mean: theirs is null, use `last`."""
+    """One column a bucket. A counter, a state and a direction have no arithmetic mean: theirs is null, use `last`.
+
+    Of `count` readings `good` are usable by their own flag, and `sound` once the readings around them are seen too.
+    """
 
     id: int
     device: str
@@ -169,6 +172,7 @@ class OverviewSeries(Model):
     aggregation: str | None
     count: list[int]
     good: list[int]
+    sound: list[int]
     mean: list[float | None]
     min: list[float | None]
     max: list[float | None]

@@ -22,7 +22,7 @@ from qala.store.base import Aggregate, Selector, Span
 router = APIRouter(tags=["readings"])
 
 _STEPS_S = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400, 7 * 86_400, 28 * 86_400)
-_COUNTS = (Aggregate.COUNT, Aggregate.GOOD)
+_COUNTS = (Aggregate.COUNT, Aggregate.GOOD, Aggregate.SOUND)
 _NUMBERS = (Aggregate.MEAN, Aggregate.MIN, Aggregate.MAX, Aggregate.LAST)
 # An arithmetic mean of these would be a number that means something else; pages show the last one instead.
 _NO_MEAN = frozenset({Aggregation.COUNTER, Aggregation.STATE, Aggregation.CIRCULAR, Aggregation.ENERGETIC})
