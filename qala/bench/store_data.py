@@ -134,17 +134,17 @@ def _bits(dice: NDArray[np.uint64], start: int, count: int) -> Int64Array:
     return ((dice >> np.uint64(start)) & np.uint64(2**count - 1)).astype(np.int64)
 
 
-def deliveries(shape: Shape, first: int, last: int, *, number: int = 0) -> Iterator[Rows]:
-    """Yield the readings of turns `[first, last)` as they arrive, in batches numbered from `number` on.
+def deliveries(shape: Shape, first: int, last: int, *, number: int = 0, batch: int = BATCH) -> Iterator[Rows]:
+    """Yield the readings of turns `[first, last)` as they arrive, in batches of so many, numbered from `number` on.
 
     By time within a turn, the late ones an hour later; every twentieth batch comes twice.
     """
     rest: Rows | None = None
     for arrived in _arrivals(shape, first, last):
         rest = arrived if rest is None else _joined(rest, arrived)
-        while len(rest) >= BATCH:
-            yield from _delivered(_part(rest, slice(0, BATCH)), number)
-            rest, number = _part(rest, slice(BATCH, None)), number + 1
+        while len(rest) >= batch:
+            yield from _delivered(_part(rest, slice(0, batch)), number)
+            rest, number = _part(rest, slice(batch, None)), number + 1
     if rest is not None and len(rest):
         yield from _delivered(rest, number)
 
