@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,16 +13,15 @@ from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
 from devices.device import Placement
 from devices.errors import ConflictError, CorruptError, NotFoundError, UnsupportedError
 from ingest.journal import Journal
-from qala.cli.shell import app as cli
 from qala.config import load_config
 from qala.process import Hold
 from qala.safekeeping import back_up, manifest_of, restore, verify
 from qala.state import open_state, registry
+from qala.state.rewound import Rewound, set_rewound
 from qala.store import open_store
 from qala.store.manifest import differences, read_manifest
 from tests.processes import Qala, native
@@ -161,6 +162,28 @@ def test_what_happened_outside_the_journal_since_a_backup_comes_back_too(place: 
     assert {key: restored.get(key) for key in computed} == computed
 
 
+def test_a_change_of_the_registry_since_a_backup_counts_for_what_was_computed_before(
+    place: Place, tmp_path: Path
+) -> None:
+    a_few_hours(place)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    with place.serve() as app:
+        moved = Placement("town/s1", ("district0",), since_us=now_us() - 30 * MINUTE_US)
+        registry.import_registry(app._engine, [app.registry().devices["town/s1"]], [], [moved], now_us())
+        app.reload()
+    computed = place.values()
+    restore(place.config, file, force=False, say=quiet)
+    engine = open_state(place.config.state_url)
+    set_rewound(engine, place.journal.id, Rewound())  # what is taken once more would hide it
+    engine.dispose()
+    assert place.values() != computed
+    with place.serve():
+        pass
+    restored = place.values()
+    assert {key: restored.get(key) for key in computed} == computed
+
+
 def test_windows_that_waited_when_the_backup_was_made_are_computed_after_it_is_restored(
     place: Place, tmp_path: Path
 ) -> None:
@@ -279,6 +302,11 @@ def test_a_store_with_a_log_beside_it_is_put_aside_with_its_log(place: Place, tm
 # ---- over the running server, as people type it
 
 
+def type_in(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qala", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.fixture
 def qala(tmp_path: Path) -> Any:
     (tmp_path / "devices.csv").write_text("id,kind\n" + "".join(f"kill/m{n},electricity_meter\n" for n in range(20)))
@@ -307,8 +335,8 @@ def test_a_backup_is_made_while_the_server_goes_on_taking_messages(qala: Qala, t
         until(lambda: sent[0] > 1000, deadline_s=30)
         before = sent[0]
         file = tmp_path / "backup.duckdb"
-        done = CliRunner().invoke(cli, ["store", "backup", str(file), "--data", str(qala.folder)])
-        assert done.exit_code == 0, done.output
+        done = type_in("store", "backup", str(file), "--data", str(qala.folder))
+        assert done.returncode == 0, done.stderr
         assert sent[0] > before
     finally:
         stop.set()
@@ -317,7 +345,13 @@ def test_a_backup_is_made_while_the_server_goes_on_taking_messages(qala: Qala, t
     assert manifest.readings == sum(manifest.positions.values()) >= 900
     qala.wait_until_caught_up()
     assert qala.get("health")["parts"]["projector"]["applied"] == sent[0]
-    assert CliRunner().invoke(cli, ["store", "verify", str(file)]).exit_code == 0
+    assert type_in("store", "verify", str(file)).returncode == 0
+    store = open_store(f"duckdb://{file}")
+    store.delete_before(now_us())
+    store.close()
+    differing = type_in("store", "verify", str(file))
+    assert differing.returncode == 1
+    assert "readings of 20" in differing.stderr
 
 
 def test_the_network_cannot_ask_for_a_backup(qala: Qala, tmp_path: Path) -> None:
