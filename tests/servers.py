@@ -110,26 +110,41 @@ class Influx:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    def bucket(self, *, keep_s: int = 0) -> str:
+    def text(self, path: str, body: str) -> str:
+        """Ask a Flux query as any client does; the answer's CSV."""
+        headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/vnd.flux"}
+        url = f"http://{self.address}/api/v2/{path}"
+        answer = httpx.post(url, params={"org": self.org}, headers=headers, content=body.encode(), timeout=30)
+        assert answer.is_success, answer.text
+        return answer.text
+
+    def bucket(self, *, name: str = "", keep_s: int = 0) -> str:
         """Make a bucket that no other test has; return its name."""
-        name = f"bucket{next(self._buckets)}"
+        name = name or f"bucket{next(self._buckets)}"
         rules = [{"type": "expire", "everySeconds": keep_s}] if keep_s else []
         self.call("POST", "buckets", json={"orgID": self.org_id(), "name": name, "retentionRules": rules})
         return name
 
     def drop(self, *buckets: str) -> None:
-        """Delete buckets, as far as they exist."""
+        """Delete buckets."""
         for name in buckets:
-            for bucket in self.call("GET", "buckets", params={"name": name})["buckets"]:
-                self.call("DELETE", f"buckets/{bucket['id']}")
+            self.call("DELETE", f"buckets/{self.bucket_id(name)}")
+
+    def bucket_id(self, name: str) -> str:
+        [found] = self.call("GET", "buckets", params={"name": name})["buckets"]
+        return str(found["id"])
 
     def org_id(self) -> str:
         return str(self.call("GET", "orgs", params={"org": self.org})["orgs"][0]["id"])
 
-    def limited_token(self, *permissions: tuple[str, str]) -> str:
-        """Make a token that may only do so much, of pairs such as ("read", "buckets")."""
+    def limited_token(self, *buckets: str) -> str:
+        """Make a token that may read and write the points of some buckets, and nothing else."""
         org = self.org_id()
-        allowed = [{"action": action, "resource": {"type": type_, "orgID": org}} for action, type_ in permissions]
+        allowed = [
+            {"action": action, "resource": {"type": "buckets", "orgID": org, "id": id_}}
+            for id_ in map(self.bucket_id, buckets)
+            for action in ("read", "write")
+        ]
         made = self.call("POST", "authorizations", json={"orgID": org, "permissions": allowed})
         return str(made["token"])
 

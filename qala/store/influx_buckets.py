@@ -44,7 +44,10 @@ class Buckets:
 
     def _check(self, bucket: str) -> None:
         """Raise ConfigError where a bucket cannot be read: a token may read it without seeing it in the list."""
-        self._server.query(f"{flux.source(bucket, Span(0, 1))} |> limit(n: 1)")
+        try:
+            self._server.query(f"{flux.source(bucket, Span(0, 1))} |> limit(n: 1)")
+        except RefusedError as error:
+            raise ConfigError(error.message, hint="correct the organisation in store.url") from None
 
     def _make(self, org: str) -> None:
         try:

@@ -37,6 +37,8 @@ _ANSWER_MAX = 512 * 2**20  # bytes
 _PIECE = 2**20
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _DIALECT = Dialect(header=True, delimiter=",", annotations=[])
+_SHARDS_S = ((180 * 86_400, 7 * 86_400), (2 * 86_400, 86_400), (0, 3_600))
+"""How long a shard is [s] in buckets that keep readings for at least so long: InfluxDB's own choice for new buckets."""
 _FORM = "write influxdb://HOST:PORT/ORG/BUCKET"
 
 
@@ -194,8 +196,11 @@ class Server:
         self._ask(lambda: self._buckets.create_bucket(bucket_name=name, org=org))
 
     def keep(self, bucket: Any, keep_s: int) -> None:
-        """Let a bucket forget what is older than so many seconds; 0: nothing."""
-        bucket.retention_rules = [BucketRetentionRules(type="expire", every_seconds=keep_s)] if keep_s else []
+        """Let a bucket forget what is older than so many seconds."""
+        shard_s = next(shard for least, shard in _SHARDS_S if keep_s >= least)
+        bucket.retention_rules = [
+            BucketRetentionRules(type="expire", every_seconds=keep_s, shard_group_duration_seconds=shard_s)
+        ]
         self._ask(lambda: self._buckets.update_bucket(bucket))
 
     # ---- trying, and what comes of it

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from devices.errors import QalaError, UnavailableError
+from devices.errors import ConflictError, QalaError, UnavailableError
 from devices.reading import Batch, BoolArray, Flag, Int32Array, Int64Array
 from qala.store.influx_flux import NUMBERS, TEXTS
 from qala.store.influx_lines import MISFIT, usable
@@ -46,6 +46,8 @@ def _table(section: bytes) -> tuple[str, pa.Table]:
     if "error" in names:
         raise UnavailableError(f"InfluxDB broke off: {body.decode()[:500]}", hint="see its log; it is tried again")
     result = body.split(b",", 2)[1].decode()
+    if result != TEXTS and not {"series", "journal"} & set(names):
+        raise _strange("they name no series")
     types = _COLUMNS | {"_value": _VALUES.get(result, pa.int64())}
     options = csv.ConvertOptions(
         column_types=types, include_columns=[name for name in names if name in types], strings_can_be_null=False
@@ -54,9 +56,11 @@ def _table(section: bytes) -> tuple[str, pa.Table]:
     try:
         return result, csv.read_csv(io.BytesIO(section), reading, csv.ParseOptions(newlines_in_values=True), options)
     except pa.ArrowInvalid as error:
-        raise QalaError(
-            f"the bucket holds points that are not Qala's: {error}", hint="give Qala a bucket of its own"
-        ) from None
+        raise _strange(str(error)) from None
+
+
+def _strange(why: str) -> QalaError:
+    return ConflictError(f"the bucket holds points that are not Qala's: {why}", hint="give Qala a bucket of its own")
 
 
 def times(table: pa.Table) -> Int64Array:

@@ -134,12 +134,7 @@ class InfluxDBStore:
         with self._lock:
             self._check_open()
             check_registered(batch.series, len(self._catalog))
-            try:
-                appended = self._append(batch)
-            except RefusedError as refusal:
-                if not self._buckets.learn(refusal, _now_us()):
-                    raise
-                appended = self._append(batch)
+            appended = self._append(batch)
             self._ledger.advance(upto)
             return appended
 
@@ -147,18 +142,33 @@ class InfluxDBStore:
         kept = self._within_retention(batch)
         new, rest = self._extent.split(kept)
         found = self._judged(rest)
+        written = concatenated([new, *found.winners])
+        is_new = np.concatenate([np.ones(len(new), np.bool_), *found.is_new])
         # Before the write: what is stored of a batch that fails half-way must be within the bounds when it comes again.
         self._extent.widen(kept.series, kept.time_us)
         with self._turns.writing():
             for moved in found.moved:
                 self._points.delete(*moved)
-            self._points.write(concatenated([new, *found.winners]), self._prefixes)
-        inserted = len(new) + found.inserted
-        updated = sum(map(len, found.winners)) - found.inserted
-        return Appended(inserted, updated, len(kept) - inserted - updated)
+            there = self._write(written)
+        inserted, updated = int((is_new & there).sum()), int((there & ~is_new).sum())
+        return Appended(inserted, updated, len(kept) - len(written))
+
+    def _write(self, batch: Batch) -> BoolArray:
+        """Write readings, and tell which the bucket keeps: that may have become less since the store was opened."""
+        try:
+            self._points.write(batch, self._prefixes)
+        except RefusedError as refusal:
+            if not self._buckets.learn(refusal, _now_us()):
+                raise
+            self._points.write(self._within_retention(batch), self._prefixes)
+        return self._is_kept(batch)
+
+    def _is_kept(self, batch: Batch) -> BoolArray:
+        kept: BoolArray = batch.time_us >= self._buckets.oldest_us(_now_us())
+        return kept
 
     def _within_retention(self, batch: Batch) -> Batch:
-        kept = batch.time_us >= self._buckets.oldest_us(_now_us())
+        kept = self._is_kept(batch)
         if kept.all():
             return batch
         self._buckets.count_expired(int(len(batch) - kept.sum()))
@@ -166,7 +176,7 @@ class InfluxDBStore:
 
     def _judged(self, batch: Batch) -> _Judged:
         """Compare readings with the stored ones of their (series, time)."""
-        found = _Judged([], [], 0)
+        found = _Judged([], [], [])
         for rows, span in runs_of_days(batch.time_us):
             part = batch.take(rows)
             stored = self._points.stored(part.series, span, self._catalog)
@@ -174,7 +184,7 @@ class InfluxDBStore:
             wins, moves = _compared(part, stored, places)
             found.winners.append(part.take(wins))
             found.moved.append(runs(stored, _marked(stored, places[moves])))
-            found.inserted += int((places < 0).sum())
+            found.is_new.append(places[wins] < 0)
         return found
 
     def retract(self, series: Int32Array, time_us: Int64Array, origin: Int64Array) -> int:
@@ -280,11 +290,11 @@ class InfluxDBStore:
 
 @dataclass
 class _Judged:
-    """Readings of a batch that are to be written, some a part; stored ones that lie in the other field; how many are new."""
+    """Part by part: readings that are to be written, which of them are new, and stored ones that lie in the other field."""
 
     winners: list[Batch]
+    is_new: list[BoolArray]
     moved: list[Runs]
-    inserted: int
 
 
 def _now_us() -> int:

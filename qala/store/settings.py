@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from devices.errors import ConfigError
 
 __all__ = ["StoreSettings"]
 
@@ -34,6 +38,29 @@ class StoreSettings(BaseModel):
     lake: str = Field(
         default="", description="Folder, or URL of fsspec, that closed days are exported to as Parquet; empty: none."
     )
+
+    # Both raise ConfigError by themselves: what is told of a ValueError repeats what was given.
+
+    @field_validator("url")
+    @classmethod
+    def _without_secret(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+        except ValueError:
+            raise ConfigError("store.url cannot be read", hint="brackets are for IPv6 addresses") from None
+        if "@" in parts.netloc or parse_qs(parts.query, keep_blank_values=True).keys() & {"token", "password"}:
+            raise ConfigError(
+                "store.url holds a password or a token",
+                hint="set it with QALA_STORE__TOKEN or store.token_file instead",
+            )
+        return value
+
+    @field_validator("token", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        if not isinstance(value, str | SecretStr):
+            raise ConfigError("store.token is no text", hint="write it in quotes")
+        return value
 
     @field_validator("keep_days")
     @classmethod
