@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from devices.errors import ConflictError, QalaError, UnavailableError, UnsupportedError
+from qala.bench.processes import cpu_of, cpu_of_machine_s
 from qala.bench.store_data import BATCH, Rows, Shape, deliveries
 from qala.bench.store_peer import About, Peer, disk_bytes, memory_mib
 from qala.bench.store_qala import Qala, late_readings
@@ -95,6 +97,7 @@ class Measured(msgspec.Struct):
     bytes_per_reading: float  # on disk, after loading and closing
     memory_mib: float  # of its process after all questions; an engine in the process has Python with it
     memory_most_mib: float  # ever
+    others_cores: float  # what else the machine did during the questions [cores]: above 0.1, times are too long
     idle: Asked
     writing: Asked
     flat_out: Asked | None = None
@@ -179,9 +182,11 @@ def _measured(plan: Plan, peer: Peer, folder: Path, say: Callable[[str], None]) 
     peer.stop()
     loaded = disk_bytes(folder)
     open_s = _timed(peer.start)
+    others = _Others(peer.pid())
     idle = _ask_all(plan, peer, say, "at rest", lambda: plan.shape.turns)
     with _writer(plan.shape, peer, plan.shape.turns, _PAUSE_S) as writer:
         writing = _beside(plan, peer, say, "while writing", writer)
+    others_cores = others.cores()
     flat_out = late = None
     if isinstance(peer, Qala):
         with _writer(plan.shape, peer, writer.turn + 1, 0.0) as faster:
@@ -199,11 +204,26 @@ def _measured(plan: Plan, peer: Peer, folder: Path, say: Callable[[str], None]) 
         bytes_per_reading=round(loaded / plan.shape.rows, 2),
         memory_mib=round(now_mib),
         memory_most_mib=round(max(most_mib, loading_mib)),
+        others_cores=round(others_cores, 2),
         idle=idle,
         writing=writing,
         flat_out=flat_out,
         late=late,
     )
+
+
+class _Others:
+    """What the machine works from now on without a peer and its bench."""
+
+    def __init__(self, pid: int) -> None:
+        self._ours = {str(one): one for one in (pid, os.getpid())}
+        self._before_s, self._began = self._now_s(), time.perf_counter()
+
+    def cores(self) -> float:
+        return max(self._now_s() - self._before_s, 0.0) / (time.perf_counter() - self._began)
+
+    def _now_s(self) -> float:
+        return cpu_of_machine_s() - cpu_of(self._ours).whole_s
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -70,6 +70,7 @@ def figures(found: Mapping[str, Measured | Skipped]) -> list[Row]:
         row("  upkeep, s", lambda one: f"{one.appending.upkeep_s:.1f}"),
         row("bytes a reading on disk", lambda one: f"{one.bytes_per_reading:.1f}"),
         row("memory, MiB (most)", lambda one: f"{one.memory_mib:.0f} ({one.memory_most_mib:.0f})"),
+        row("other work on the machine, cores", lambda one: f"{one.others_cores:.1f}"),
         row("start empty, start with all, s", lambda one: f"{one.start_s:.1f}, {one.open_s:.1f}"),
         *_asked("at rest", [one.idle for one in peers]),
         *_asked("while writing", [one.writing for one in peers]),
