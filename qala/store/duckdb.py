@@ -21,6 +21,7 @@ from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selecto
 from qala.store.duckdb_backup import check_free, copy_file, finish
 from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
 from qala.store.duckdb_gate import BEGINNING_US, Gate
+from qala.store.duckdb_newest import stored
 from qala.store.duckdb_overview import overview
 from qala.store.duckdb_settling import Tender
 from qala.store.duckdb_writing import delete_before, put, retract
@@ -68,6 +69,7 @@ class DuckDBStore:
         self._positions = {journal: Position(journal, n) for journal, n in _rows(connection, sql.POSITIONS)}
         self._learn([(id_, SeriesInfo(*info)) for id_, *info in _rows(connection, sql.SERIES)])
         self._extent = _stored_extent(connection, len(self._catalog))
+        self._newest = stored(connection, self._extent)
 
     @classmethod
     def open(
@@ -122,6 +124,7 @@ class DuckDBStore:
             with tables(connection, fresh=series_table(added)), transaction(connection):
                 connection.execute(sql.INSERT_SERIES)
             self._extent.grow(len(known) + len(added))
+            self._newest.grow(len(known) + len(added))
             self._learn(known + added)
 
     def catalog(self) -> Mapping[int, SeriesInfo]:
@@ -137,6 +140,8 @@ class DuckDBStore:
             with transaction(connection):
                 inserted, updated = put(connection, new, rest, self._gate.settled_us)
                 self._advance(connection, upto)
+            self._newest.add(new)
+            self._newest.add(rest)
             if upto is not None:
                 self._positions[upto.journal] = max(upto, self._positions.get(upto.journal, upto))
         return Appended(inserted, updated, len(batch) - inserted - updated)
@@ -180,7 +185,7 @@ class DuckDBStore:
 
     def _stream(self, ids: Sequence[int], span: Span, bracket: bool, limit: int | None) -> Iterator[pa.RecordBatch]:
         only, parameters = self._only(ids)
-        parameters |= _bounds(span) | ({} if limit is None else {"limit": limit})
+        parameters |= sql.bounds(span) | ({} if limit is None else {"limit": limit})
         with self._reading() as cursor:
             ends = {"ends": self._ends(cursor, ids, span)} if bracket else {}
             query = sql.read(only, ends=bracket, limit=limit)
@@ -223,7 +228,7 @@ class DuckDBStore:
             if not len(ids):
                 return
             only, parameters = self._only(ids.tolist())
-            found = cursor.sql(sql.READ + only + which, params=parameters | _bounds(span)).to_arrow_table()
+            found = cursor.sql(sql.READ + only + which, params=parameters | sql.bounds(span)).to_arrow_table()
             yield found
             ids = np.setdiff1d(ids, numbers(found, "series", np.int32))
 
@@ -241,14 +246,21 @@ class DuckDBStore:
         ids = selected(select, self._catalog)
         if not ids:
             return pa.Table.from_batches([], schema=READINGS)
-        only, parameters = self._only(ids)
-        parameters |= _bounds(Span(at_us - lookback_s * 1_000_000 + 1, at_us + 1))
+        span = Span(at_us - lookback_s * 1_000_000 + 1, at_us + 1)
+        found, unsure = self._newest.within(np.array(ids, np.int64), span)
+        if not len(unsure):
+            return found
+        only, parameters = self._only(unsure.tolist())
         with self._reading() as cursor:
-            return cursor.sql(sql.READ + only + sql.NEWEST, params=parameters).to_arrow_table()
+            asked = cursor.sql(sql.READ + only + sql.NEWEST, params=parameters | sql.bounds(span)).to_arrow_table()
+        return pa.concat_tables([found, asked]).sort_by("series") if len(found) else asked
 
     def retract(self, series: Int32Array, time_us: Int64Array, origin: Int64Array) -> int:
-        with self._writing(time_us) as connection, transaction(connection):
-            return retract(connection, series, time_us, origin, self._gate.settled_us)
+        with self._writing(time_us) as connection:
+            with transaction(connection):
+                gone = retract(connection, series, time_us, origin, self._gate.settled_us)
+            self._newest.retracted(series, time_us)
+            return gone
 
     def put_values(self, values: Sequence[Value]) -> int:
         with self._writing() as connection, transaction(connection):
@@ -258,11 +270,11 @@ class DuckDBStore:
         only, parameters = _which(select)
         if as_of_us is not None:
             only, parameters = only + sql.KNOWN, parameters | {"as_of": as_of_us}
-        return self._values(sql.values(only), parameters | _bounds(span))
+        return self._values(sql.values(only), parameters | sql.bounds(span))
 
     def revisions(self, select: ValueSelector, span: Span) -> pa.Table:
         only, parameters = _which(select)
-        return self._values(sql.revisions(only), parameters | _bounds(span))
+        return self._values(sql.revisions(only), parameters | sql.bounds(span))
 
     def _values(self, query: str, parameters: dict[str, Any]) -> pa.Table:
         self._check_open()
@@ -274,10 +286,12 @@ class DuckDBStore:
 
     def delete_before(self, time_us: int, select: Selector | None = None) -> None:
         ids = selected(select or Selector(), self.catalog())
-        with self._writing(Span(BEGINNING_US, time_us)) as connection, transaction(connection):
+        with self._writing(Span(BEGINNING_US, time_us)) as connection:
             if ids:
                 only, parameters = self._only(ids)
-                delete_before(connection, only, parameters | {"stop": time_us})
+                with transaction(connection):
+                    delete_before(connection, only, parameters | {"stop": time_us})
+                self._newest.deleted_before(np.array(ids, np.int64), time_us)
 
     def tend(self, now_us: int) -> bool:
         return self._tender.tend(now_us, self._catalog)
@@ -317,10 +331,6 @@ def _stored_extent(connection: duckdb.DuckDBPyConnection, series: int) -> Extent
     return extent
 
 
-def _bounds(span: Span) -> dict[str, int]:
-    return {"start": span.start_us, "stop": span.stop_us}
-
-
 def _once_each(values: Sequence[Value]) -> list[list[Value]]:
     """Split values so that each window of each zone is at most once in a part, in the order given."""
     parts: list[list[Value]] = []
@@ -337,7 +347,7 @@ def _once_each(values: Sequence[Value]) -> list[list[Value]]:
 def _put(connection: duckdb.DuckDBPyConnection, values: Sequence[Value]) -> int:
     starts = [value.start_us for value in values]
     with tables(connection, fresh=values_table(values)):
-        [(written,)] = connection.execute(sql.INSERT_VALUES, _bounds(Span(min(starts), max(starts) + 1))).fetchall()
+        [(written,)] = connection.execute(sql.INSERT_VALUES, sql.bounds(Span(min(starts), max(starts) + 1))).fetchall()
     return int(written)
 
 

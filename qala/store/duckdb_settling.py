@@ -93,15 +93,15 @@ class Tender:
             span = Span(day * DAY_US, (day + 1) * DAY_US)
             if not tidy or late > LATE_SHARE * self._rows(span):
                 with self._rewriting(span):
-                    [(last,)] = self._cursor.execute(sql.LAST_ROW, _bounds(span)).fetchall()
-                    self._cursor.execute(sql.SORT_DAY, _bounds(span))
-                    self._cursor.execute(sql.DELETE_UNSORTED, _bounds(span) | {"last": last})
+                    [(last,)] = self._cursor.execute(sql.LAST_ROW, sql.bounds(span)).fetchall()
+                    self._cursor.execute(sql.SORT_DAY, sql.bounds(span))
+                    self._cursor.execute(sql.DELETE_UNSORTED, sql.bounds(span) | {"last": last})
                     self._cursor.execute(sql.TIDY_DAY, {"day": day})
                 return True
         return False
 
     def _rows(self, span: Span) -> int:
-        [(rows,)] = self._cursor.execute(sql.ROWS, _bounds(span)).fetchall()
+        [(rows,)] = self._cursor.execute(sql.ROWS, sql.bounds(span)).fetchall()
         return int(rows)
 
     def _closed(self, now_us: int) -> dict[str, int]:
@@ -130,7 +130,3 @@ def _whole_hour(time_us: int) -> int:
 
 def _end_of_day(time_us: int) -> int:
     return (time_us // DAY_US + 1) * DAY_US
-
-
-def _bounds(span: Span) -> dict[str, int]:
-    return {"start": span.start_us, "stop": span.stop_us}

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qala.store.base import Span
+
 INSERT_SERIES = "INSERT INTO series SELECT * FROM fresh"
 SERIES = "SELECT id, device, quantity, channel, span_s, unit FROM series ORDER BY id"
 EXTENT = "SELECT series, min(time_us) AS first_us, max(time_us) AS last_us FROM readings GROUP BY series"
@@ -116,6 +118,11 @@ ONLY_INDICATORS = " AND indicator IN (SELECT unnest($indicators))"
 ONLY_ZONES = " AND zone IN (SELECT unnest($zones))"
 ONLY_WINDOWS = ' AND "window" IN (SELECT unnest($windows))'
 KNOWN = " AND known_us <= $as_of"
+
+
+def bounds(span: Span) -> dict[str, int]:
+    """Return the parameters of a span."""
+    return {"start": span.start_us, "stop": span.stop_us}
 
 
 def only(ids: Sequence[int]) -> tuple[str, dict[str, Any]]:

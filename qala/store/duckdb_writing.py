@@ -16,7 +16,6 @@ from devices.quantity import QUANTITIES
 from devices.reading import Batch, BoolArray, Int32Array, Int64Array
 from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, runs_of_days
-from qala.store.base import Span
 from qala.store.duckdb_file import tables
 from qala.store.duckdb_overview_sql import FORGET_ROLLUPS
 from qala.store.rows import column, readings_table
@@ -63,7 +62,7 @@ def _parted(batch: Batch, settled_us: int) -> Iterator[tuple[str, Batch]]:
 def _merged(connection: duckdb.DuckDBPyConnection, table: str, batch: Batch) -> Iterator[Changed]:
     for rows, span in runs_of_days(batch.time_us):
         with tables(connection, arrivals=readings_table(batch.take(rows))):
-            found = connection.execute(sql.MERGE_READINGS[table], _bounds(span)).fetchnumpy()
+            found = connection.execute(sql.MERGE_READINGS[table], sql.bounds(span)).fetchnumpy()
         yield Changed(np.asarray(found["time_us"], np.int64), np.asarray(found["fresh"], np.bool_))
 
 
@@ -80,7 +79,7 @@ def retract(
         for rows, span in runs_of_days(time_us[there]):
             stems = _stems(series[there][rows], time_us[there][rows], origin[there][rows])
             with tables(connection, stems=stems):
-                found = connection.execute(sql.RETRACT[table], _bounds(span)).fetchnumpy()
+                found = connection.execute(sql.RETRACT[table], sql.bounds(span)).fetchnumpy()
             gone[table].append(_gone(found["time_us"]))
     note(connection, gone[sql.COLD])
     return sum(len(changed.time_us) for changed in gone[sql.HOT] + gone[sql.COLD])
@@ -122,7 +121,3 @@ def note(connection: duckdb.DuckDBPyConnection, changes: list[Changed]) -> None:
 
 def _gone(time_us: Any) -> Changed:
     return Changed(np.asarray(time_us, np.int64), np.zeros(len(time_us), np.bool_))
-
-
-def _bounds(span: Span) -> dict[str, int]:
-    return {"start": span.start_us, "stop": span.stop_us}
