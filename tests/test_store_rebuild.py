@@ -24,6 +24,7 @@ from ingest.published import read_published
 from qala.config import Config, load_config
 from qala.process import Hold
 from qala.rebuild import rebuild
+from qala.safekeeping import back_up, restore
 from qala.store import open_store
 from qala.store.base import Span, ValueSelector
 from qala.store.checksum import DaySum, reading_checksums
@@ -40,10 +41,11 @@ LATECOMER = "town/late"
 class Place:
     """A data folder with a real journal, and the serving process's parts over it."""
 
-    def __init__(self, folder: Path, *, segment_max: int = 64 << 20) -> None:
+    def __init__(self, folder: Path, *, meters: int = 0, segment_max: int = 64 << 20) -> None:
         self.folder = folder / "data"
         devices = [f"town/r{n},traffic_detector,road{n},60" for n in range(ROADS)]
         devices += [f"town/s{n},air_station,district{n},60" for n in range(STATIONS)]
+        devices += [f"town/m{n},electricity_meter,,60" for n in range(meters)]
         (folder / "devices.csv").write_text("\n".join(["id,kind,zones,interval_s", *devices]) + "\n")
         zones = [_zone("road", n) for n in range(ROADS)] + [_zone("district", n) for n in range(STATIONS)]
         (folder / "zones.json").write_text(json.dumps({"type": "FeatureCollection", "features": zones}))
@@ -292,3 +294,52 @@ def test_nothing_is_rebuilt_beside_a_running_server_or_without_a_journal(tmp_pat
             rebuild(config, into=None, force=False, say=lambda _: None)
     finally:
         hold.release()
+
+
+METERS, READINGS_EACH, READINGS_A_MESSAGE = 400, 2_500, 50
+
+
+def a_million(until_us: int) -> list[Message]:
+    """Meters that tell fifty minutes at a time, some of them twice, some corrected afterwards."""
+    dice = random.Random(3)
+    sent: list[tuple[float, Message]] = []
+    for meter in range(METERS):
+        for at in range(0, READINGS_EACH, READINGS_A_MESSAGE):
+            times = [(until_us - (READINGS_EACH - at - n) * MINUTE_US) // 1000 for n in range(READINGS_A_MESSAGE)]
+            powers = [round(500 + 100 * dice.random(), 1) for _ in times]
+            for revision in (0, 1) if dice.random() < 0.02 else (0,):
+                document = {"t": times, "v": {"active_power": powers}, "r": revision}
+                one = message(document, device=f"town/m{meter}", received_us=times[-1] * 1000)
+                sent.append((at + dice.random() * 500, one))
+                if dice.random() < 0.02:
+                    sent.append((at + 600, one))
+    return [one for _, one in sorted(sent, key=lambda item: item[0])]
+
+
+@pytest.mark.timeout(600)
+def test_a_million_readings_come_back_equal_from_the_journal_and_from_a_backup(tmp_path: Path) -> None:
+    place = Place(tmp_path, meters=METERS)
+    try:
+        until_us = now_us()
+        messages = a_million(until_us)
+        place.send(messages[: len(messages) // 2])
+        place.send(hours(60, until_us))
+        with place.serve():
+            pass
+        file = tmp_path / "backup.duckdb"
+        back_up(place.config, file, say=lambda _: None)
+        place.send(messages[len(messages) // 2 :])
+        with place.serve():
+            pass
+        held, computed = place.readings(), place.values()
+        assert sum(one.rows for one in held) >= 1_000_000
+        restore(place.config, file, force=False, say=lambda _: None)
+        with place.serve():
+            pass
+        assert place.readings() == held
+        rebuild(place.config, into=None, force=False, say=lambda _: None)
+        assert place.readings() == held
+        rebuilt = place.values()
+        assert {key: rebuilt.get(key) for key in computed} == computed
+    finally:
+        place.close()
