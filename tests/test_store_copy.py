@@ -318,6 +318,7 @@ def test_a_file_that_a_running_server_has_is_told(urls: tuple[str, str]) -> None
     assert "backup" in done.stderr
 
 
+@pytest.mark.timeout(600)
 def test_a_million_readings_go_to_influxdb_and_back_and_end_equal(tmp_path: Path) -> None:
     with started_influx() as server:
         settings = StoreSettings.model_validate({"token": server.token})
@@ -328,6 +329,5 @@ def test_a_million_readings_go_to_influxdb_and_back_and_end_equal(tmp_path: Path
             back = copy_store(between, other)
             assert (there.readings, there.differences) == (1_000_000, 0)
             assert (back.readings, back.differences) == (1_000_000, 0)
-            assert_equal(one, between)
             assert_equal(one, other)
         between.close()
