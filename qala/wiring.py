@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from analytics.alerts import Rule
+from analytics.indicator import Indicator
 from analytics.indicators import indicators
 from analytics.judge import Judge
 from analytics.notices import Outbox
@@ -136,18 +138,8 @@ class App:
         self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
         self._patient = PatientJudge(self._judge, engine, lambda: self.registry().zones)
         self._outbox = Outbox(engine, channels, retry_max_s=config.analytics.notice_retry_max_s)
-        self._exporting = Exporting(
-            store, config.store, may_export=lambda: self._patient.is_at_rest(self._reader.id), now_us=_now_us
-        )
-        self._upkeep = StoreUpkeep(
-            store,
-            retention,
-            messages=lambda: self._projector.counters.messages,
-            may_forget=lambda: self._patient.is_at_rest(self._reader.id),
-            writing=self._ask,
-            now_us=_now_us,
-            others=self._exporting.upkeep,
-        )
+        self._exporting = Exporting(store, config.store, may_export=self._is_at_rest, now_us=_now_us)
+        self._upkeep = self._make_upkeep(store, retention)
         self._scheduler = Scheduler(
             store,
             self._marks,
@@ -159,25 +151,43 @@ class App:
             on_values=self.hub.on_values,
             kept_since=self._upkeep.kept_since,
         )
-        self.api: FastAPI = create_app(
+        self.api = self._make_api(known, rules)
+        self.hub.load()
+
+    def _make_upkeep(self, store: Store, retention: Retention) -> StoreUpkeep:
+        return StoreUpkeep(
+            store,
+            retention,
+            messages=lambda: self._projector.counters.messages,
+            may_forget=self._is_at_rest,
+            writing=self._ask,
+            now_us=_now_us,
+            others=self._exporting.upkeep,
+        )
+
+    def _make_api(self, known: Mapping[str, Indicator], rules: Mapping[str, Rule]) -> FastAPI:
+        return create_app(
             ApiContext(
-                store=store,
-                state=engine,
+                store=self._store,
+                state=self._engine,
                 registry=self.registry,
                 kinds=kinds(),
                 indicators=known,
                 rules=rules,
-                settings=config.dashboards,
+                settings=self._config.dashboards,
                 hub=self.hub,
                 operator=self,
                 parts=self.parts,
                 now_us=_now_us,
                 version=version("qala"),
-                time_zone=config.time_zone,
+                time_zone=self._config.time_zone,
                 metrics=(self.metrics,),
             ),
         )
-        self.hub.load()
+
+    def _is_at_rest(self) -> bool:
+        """Tell whether the store has all of its days: no rebuild is under way."""
+        return self._patient.is_at_rest(self._reader.id)
 
     # ---- what the parts ask
 
