@@ -16,8 +16,9 @@ from qala.store.duckdb_file import tables
 from qala.store.duckdb_rollups import HOUR_US, Route, route
 from qala.store.duckdb_sound import sound
 from qala.store.duckdb_sql import only
-from qala.store.rows import column, overview_schema
+from qala.store.rows import column, numbers, overview_schema
 
+_FEW = 64  # series whose windows are ordered sooner by numpy than by a step more of the engine's
 _QUANTILES = frozenset({Aggregate.P50, Aggregate.P95})
 
 
@@ -34,21 +35,32 @@ def overview(
     the very same but for sums and means, whose last bits depend on the order of additions.
     """
     those, parameters = ("", {}) if len(ids) == len(catalog) else only(ids)
-    widths = np.unique(np.diff(edges_us))
-    if even := len(widths) == 1:
-        parameters |= {"start": int(edges_us[0]), "width": int(widths[0])}
-    named: dict[str, pa.Table] = {} if even else {"edges": _starts(edges_us)}
+    grid, named = _grid(edges_us)
     way = _route(cursor, edges_us, aggregates)
-    columns = sql.wanted(aggregates)
-    pieces = sql.pieces(way.hours, way.rest, columns, those, even=even)
-    apart = way.apart
     if Aggregate.SOUND in aggregates and way.rest:
         named["judged"] = pa.concat_tables([sound(cursor, catalog, ids, edges_us, span) for span in way.rest])
-        pieces.append(sql.pieces_of_judged(columns))
-        apart = False
+    if way.apart and "judged" not in named:
+        query = sql.overview_apart(way.hours, way.rest, aggregates, those, grid)
+    else:
+        columns = sql.wanted(aggregates)
+        judged = [sql.pieces_of_judged(columns)] if "judged" in named else []
+        query = sql.overview(sql.pieces(way.hours, way.rest, columns, those, grid) + judged, aggregates)
+    few = len(ids) <= _FEW
     with tables(cursor, **named):
-        query = sql.overview(pieces, aggregates, apart=apart)
-        return cursor.sql(query, params=parameters).to_arrow_table().cast(overview_schema(aggregates))
+        found = cursor.sql(query + ("" if few else sql.IN_ORDER), params=parameters).to_arrow_table()
+    return _in_order(found.cast(overview_schema(aggregates))) if few else found.cast(overview_schema(aggregates))
+
+
+def _grid(edges_us: Int64Array) -> tuple[sql.Grid, dict[str, pa.Table]]:
+    widths = np.unique(np.diff(edges_us))
+    if len(widths) == 1:
+        return sql.Grid(int(edges_us[0]), int(widths[0])), {}
+    return sql.Grid(), {"edges": pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])}
+
+
+def _in_order(found: pa.Table) -> pa.Table:
+    order = np.lexsort((numbers(found, "start_us", np.int64), numbers(found, "series", np.int32)))
+    return found.take(column(order, pa.int64()))
 
 
 def _route(cursor: duckdb.DuckDBPyConnection, edges_us: Int64Array, aggregates: frozenset[Aggregate]) -> Route:
@@ -58,7 +70,3 @@ def _route(cursor: duckdb.DuckDBPyConnection, edges_us: Int64Array, aggregates: 
         bounds = {"first": int(edges_us[0]) // DAY_US, "last": int(edges_us[-1]) // DAY_US}
         days = [day for (day,) in cursor.execute(sql.ROLLED_DAYS, bounds).fetchall()]
     return route(edges_us, np.array(days, np.int64), whole=bool(aggregates & _QUANTILES))
-
-
-def _starts(edges_us: Int64Array) -> pa.Table:
-    return pa.table([column(edges_us[:-1], pa.int64())], names=["start_us"])

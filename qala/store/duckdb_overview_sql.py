@@ -9,6 +9,7 @@ An overview is put together of *pieces* of windows: from readings, from roll-ups
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from qala.store.base import Aggregate, Span
 
@@ -20,6 +21,7 @@ CREATE TABLE tidy_weeks (week INTEGER NOT NULL);
 """
 """The tables of roll-ups; a week is `day // 7`, tidy ones lie in one run."""
 
+HOUR_US = 3_600_000_000
 _DAY_US, _WEEK_DAYS = 86_400_000_000, 7
 _COLUMNS = "series, hour_us, n, good, sound, sum, min, max, first, last, p50, p95"
 
@@ -81,8 +83,21 @@ _NEEDS = {
     Aggregate.FIRST: {"first", "good", "first_us"},
     Aggregate.LAST: {"last", "good", "last_us"},
 }
-_EVEN_START = "$start + (at_us - $start) // $width * $width AS start_us"
-_NEAREST_START = " ASOF JOIN edges e ON r.at_us >= e.start_us"
+
+
+class Grid(NamedTuple):
+    """Even windows [us], or uneven ones (`width_us` 0) whose starts are in the table `edges`."""
+
+    first_us: int = 0
+    width_us: int = 0
+
+    def placed(self, source: str) -> tuple[str, str]:
+        """Return the expression for a row's window, and the source, which has a time `at_us`, to select it from."""
+        if not self.width_us:
+            return "start_us", f"({source}) r ASOF JOIN edges e ON r.at_us >= e.start_us"
+        first, width = f"{self.first_us:d}", f"{self.width_us:d}"
+        return f"{first} + (at_us - {first}) // {width} * {width} AS start_us", f"({source}) r"
+
 
 IN_REACH = """
 SELECT series, time_us, value, flag FROM readings JOIN reaches USING (series)
@@ -91,31 +106,28 @@ ORDER BY series, time_us
 """
 
 
-def pieces(hours: Sequence[Span], rest: Sequence[Span], wanted: Sequence[str], only: str, *, even: bool) -> list[str]:
+def pieces(hours: Sequence[Span], rest: Sequence[Span], wanted: Sequence[str], only: str, grid: Grid) -> list[str]:
     """Return queries for what is `wanted` of pieces of windows: in whole hours from roll-ups, in the rest from readings."""
-    rolled = [_pieces_of_rollups(hours, wanted, only, even=even)] if hours else []
-    return rolled + ([pieces_of_readings(rest, wanted, only, even=even)] if rest else [])
+    rolled = [_pieces_of_rollups(hours, wanted, only, grid)] if hours else []
+    return rolled + ([pieces_of_readings(rest, wanted, only, grid)] if rest else [])
 
 
-def _pieces_of_rollups(hours: Sequence[Span], wanted: Sequence[str], only: str, *, even: bool) -> str:
+def _pieces_of_rollups(hours: Sequence[Span], wanted: Sequence[str], only: str, grid: Grid) -> str:
     columns = "".join(f", {'at_us AS ' if name in {'first_us', 'last_us'} else ''}{name}" for name in wanted)
-    source = f"SELECT * RENAME (hour_us AS at_us) FROM rollups WHERE {_within('hour_us', hours)}{only}"
-    return f"SELECT series, {_start(even)}{columns} FROM ({source}) r{'' if even else _NEAREST_START}"
+    rows = f"SELECT * RENAME (hour_us AS at_us) FROM rollups WHERE {_within('hour_us', hours)}{only}"
+    start, source = grid.placed(rows)
+    return f"SELECT series, {start}{columns} FROM {source}"
 
 
-def pieces_of_readings(spans: Sequence[Span], wanted: Iterable[str], only: str, *, even: bool) -> str:
+def pieces_of_readings(spans: Sequence[Span], wanted: Iterable[str], only: str, grid: Grid) -> str:
     """Return a query for what is `wanted` of the pieces of windows in some spans, from the readings themselves."""
     columns = "".join(f", {_FROM_READINGS[name]} AS {name}" for name in wanted)
-    source = (
+    rows = (
         "SELECT series, time_us AS at_us, value, flag IN (1, 2) AS usable FROM readings"
         f" WHERE {_within('time_us', spans)}{only}"
     )
-    nearest = "" if even else _NEAREST_START
-    return f"SELECT series, {_start(even)}{columns} FROM ({source}) r{nearest} GROUP BY series, start_us"
-
-
-def _start(even: bool) -> str:
-    return _EVEN_START if even else "start_us"
+    start, source = grid.placed(rows)
+    return f"SELECT series, {start}{columns} FROM {source} GROUP BY series, start_us"
 
 
 def _within(name: str, spans: Sequence[Span]) -> str:
@@ -134,24 +146,41 @@ def pieces_of_judged(wanted: Iterable[str]) -> str:
 
 
 def roll(only: str, span: Span) -> str:
-    """Return the statement that makes the roll-ups of a span, with `$start` and `$width` its hours."""
+    """Return the statement that makes the roll-ups of a span of whole hours."""
     numbers = ["n", "good", "sum", "min", "max", "first", "last", "p50", "p95"]
     return (
         "INSERT INTO rollups SELECT p.series, p.start_us, n, good, coalesce(j.sound, 0), sum, min, max, first, last, p50, p95"
-        f" FROM ({pieces_of_readings([span], numbers, only, even=True)}) p"
+        f" FROM ({pieces_of_readings([span], numbers, only, Grid(span.start_us, HOUR_US))}) p"
         " LEFT JOIN judged j ON p.series = j.series AND p.start_us = j.start_us ORDER BY p.series, p.start_us"
     )
 
 
-def overview(pieces: Sequence[str], aggregates: frozenset[Aggregate], *, apart: bool) -> str:
-    """Return the query for aggregates of windows from their pieces; `apart` says that no window has more than one."""
-    columns = "".join(f", {sql[apart]} AS {name}" for name, sql in _FROM_PIECES.items() if name in aggregates)
-    return (
-        f"SELECT series, start_us{columns} FROM ({' UNION ALL '.join(pieces)})"
-        f"{'' if apart else ' GROUP BY series, start_us'} ORDER BY series, start_us"
+def overview(pieces: Sequence[str], aggregates: frozenset[Aggregate]) -> str:
+    """Return the query for aggregates of windows from all their pieces."""
+    columns = "".join(f", {sql} AS {name}" for name, (sql, _) in _FROM_PIECES.items() if name in aggregates)
+    return f"SELECT series, start_us{columns} FROM ({' UNION ALL '.join(pieces)}) GROUP BY series, start_us"
+
+
+def overview_apart(
+    hours: Sequence[Span], rest: Sequence[Span], aggregates: frozenset[Aggregate], only: str, grid: Grid
+) -> str:
+    """Return the query for aggregates of windows of which each is one hour of a roll-up, or all of it in readings."""
+    columns = "".join(f", {sql} AS {name}" for name, (_, sql) in _FROM_PIECES.items() if name in aggregates)
+    rolled = (
+        f"SELECT series, hour_us AS start_us{columns} FROM rollups WHERE {_within('hour_us', hours)}{only}"
+        if hours
+        else ""
+    )
+    read = f"({pieces_of_readings(rest, wanted(aggregates, apart=True), only, grid)})" if rest else ""
+    return " UNION ALL ".join(
+        query for query in (rolled, read and f"SELECT series, start_us{columns} FROM {read}") if query
     )
 
 
-def wanted(aggregates: frozenset[Aggregate]) -> Sequence[str]:
-    """Return what must be known of each piece of a window for these aggregates."""
-    return sorted(set().union(*(_NEEDS.get(name, {_FROM_PIECES[name][1]}) for name in aggregates)))
+IN_ORDER = " ORDER BY series, start_us"
+
+
+def wanted(aggregates: frozenset[Aggregate], *, apart: bool = False) -> Sequence[str]:
+    """Return what must be known of each piece of a window for these aggregates; less where no window has two pieces."""
+    names = set().union(*(_NEEDS.get(name, {_FROM_PIECES[name][1]}) for name in aggregates))
+    return sorted(names - {"first_us", "last_us"} if apart else names)

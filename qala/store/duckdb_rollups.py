@@ -24,7 +24,7 @@ from qala.store.duckdb_sound import sound
 from qala.store.duckdb_sql import only
 from qala.store.duckdb_writing import AHEAD_US
 
-HOUR_US = 3_600_000_000
+HOUR_US = sql.HOUR_US
 AGAIN_US = HOUR_US // 4
 """A day that late readings trickle into is rolled up again after so long: it costs the same for one as for many."""
 _SPANS_MAX = 64  # stretches of roll-ups in one query
@@ -76,8 +76,7 @@ def roll(connection: duckdb.DuckDBPyConnection, day: int, catalog: Mapping[int, 
     for ids in _parts(connection, bounds):
         those, parameters = only(ids)
         with tables(connection, judged=sound(connection, catalog, ids, edges, span)):
-            query = sql.roll(those, span)
-            connection.execute(query, parameters | {"start": span.start_us, "width": HOUR_US})
+            connection.execute(sql.roll(those, span), parameters)
     connection.execute(sql.UNTIDY, {"week": day // 7})
     connection.execute(sql.ROLLED, {"day": day})
 
