@@ -217,7 +217,7 @@ def loaded(tmp_path: Path) -> Iterator[Forgetful]:
 
 
 def test_an_answer_that_lacks_a_number_fails(loaded: Forgetful) -> None:
-    where = Where(series=7, end_us=SMALL.stop_us)
+    where = Where(series=7, end_us=SMALL.stop_us, now_us=SMALL.stop_us)
     by_name = {question.name: question for question in QUESTIONS}
     assert measure(loaded, by_name["raw_24h"], SMALL, repeat(where), runs=3, budget_s=1).runs == 3
     with pytest.raises(ConflictError, match=r"latest: 99 numbers.* where 100"):
@@ -230,6 +230,6 @@ def test_a_right_answer_is_what_the_stream_delivered() -> None:
         (int(t), float(v)) for x in rows for t, v in zip(x.time_us[x.series == 7], x.value[x.series == 7], strict=True)
     }
     span = Span(SMALL.start_us, SMALL.stop_us)
-    right = next(q for q in QUESTIONS if q.name == "raw_24h").right(SMALL, Where(7, SMALL.stop_us))
+    right = next(q for q in QUESTIONS if q.name == "raw_24h").right(SMALL, Where(7, SMALL.stop_us, SMALL.stop_us))
     assert (right.count, right.total) == (len(of), pytest.approx(sum(value for _, value in of)))
     assert all(span.start_us <= time_us < span.stop_us for time_us, _ in of)

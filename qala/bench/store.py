@@ -27,7 +27,7 @@ from qala.bench.processes import cpu_of, cpu_of_machine_s
 from qala.bench.store_data import BATCH, Rows, Shape, deliveries
 from qala.bench.store_peer import About, Peer, disk_bytes, memory_mib
 from qala.bench.store_qala import Qala, late_readings
-from qala.bench.store_questions import QUESTIONS, Timing, measure, summary, wheres
+from qala.bench.store_questions import QUESTIONS, Reach, Timing, measure, summary, wheres
 from qala.bench.store_sqlite import ROWS_MAX as SQLITE_ROWS_MAX
 
 __all__ = ["PEERS", "Appending", "Asked", "Late", "Measured", "Plan", "Skipped", "bench_store"]
@@ -183,7 +183,7 @@ def _measured(plan: Plan, peer: Peer, folder: Path, say: Callable[[str], None]) 
     loaded = disk_bytes(folder)
     open_s = _timed(peer.start)
     others = _Others(peer.pid())
-    idle = _ask_all(plan, peer, say, "at rest", lambda: plan.shape.turns)
+    idle = _ask_all(plan, peer, say, "at rest", lambda: Reach(plan.shape.turns, plan.shape.turns))
     with _writer(plan.shape, peer, plan.shape.turns, _PAUSE_S) as writer:
         writing = _beside(plan, peer, say, "while writing", writer)
     others_cores = others.cores()
@@ -277,7 +277,7 @@ def _ask_all(
     peer: Peer,
     say: Callable[[str], None],
     when: str,
-    newest: Callable[[], int],
+    reach: Callable[[], Reach],
     *,
     part: float = 1.0,
     pause_s: float = 0.0,
@@ -286,7 +286,7 @@ def _ask_all(
     measured = partial(measure, runs=plan.runs, budget_s=plan.budget_s, part=part, pause_s=pause_s)
     for question in QUESTIONS:
         try:
-            timing = measured(peer, question, plan.shape, wheres(plan.shape, newest))
+            timing = measured(peer, question, plan.shape, wheres(plan.shape, reach))
         except UnsupportedError as error:
             asked.cannot[question.name] = error.message
             continue
@@ -324,11 +324,11 @@ class _Writer:
         for thread in self._threads:
             thread.join()
 
-    def newest(self) -> int:
-        """Return the turn up to which questions may ask; tell what the writer failed of."""
+    def reach(self) -> Reach:
+        """Return how far questions may ask; tell what the writer failed of."""
         if self.failed:
             raise self.failed[0]
-        return self._last[0] + 1
+        return Reach(self._last[0] + 1, self.turn + 3)
 
     @property
     def turn(self) -> int:
@@ -341,7 +341,7 @@ class _Writer:
     def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - told by `newest`, in the thread that asks
+        except BaseException as error:  # noqa: BLE001 - told by `reach`, in the thread that asks
             self.failed.append(error)
 
     def _write(self) -> None:
@@ -371,7 +371,7 @@ def _writer(shape: Shape, peer: Peer, first: int, pause_s: float) -> Iterator[_W
 def _beside(plan: Plan, peer: Peer, say: Callable[[str], None], when: str, writer: _Writer) -> Asked:
     while not writer.took and not writer.failed:
         time.sleep(0.01)
-    asked = _ask_all(plan, peer, say, when, writer.newest, part=_PART, pause_s=writer.pause_s / 5)
+    asked = _ask_all(plan, peer, say, when, writer.reach, part=_PART, pause_s=writer.pause_s / 5)
     return msgspec.structs.replace(asked, written_rows_per_s=round(writer.rows_per_s), write=summary(list(writer.took)))
 
 

@@ -15,7 +15,7 @@ from qala.bench.store_data import HOUR_US, STEP_US, Shape, readings
 from qala.bench.store_peer import Peer
 from qala.store.base import Span
 
-__all__ = ["QUESTIONS", "Question", "Timing", "Where", "measure", "summary", "wheres"]
+__all__ = ["QUESTIONS", "Question", "Reach", "Timing", "Where", "measure", "summary", "wheres"]
 
 _DAY_US = 24 * HOUR_US
 _RUNS_MIN = 3
@@ -26,6 +26,14 @@ class Where(msgspec.Struct, frozen=True):
 
     series: int
     end_us: int  # a tick: everything before it may be asked for
+    now_us: int  # nothing is later
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """How far the readings go: the turns before `whole` can be seen everywhere, and there is none from `now` on."""
+
+    whole: int
+    now: int
 
 
 class Right(msgspec.Struct, frozen=True):
@@ -75,7 +83,7 @@ def _readings(shape: Shape, span: Span, series: int | None) -> tuple[Int64Array,
 
 
 def _right_latest(shape: Shape, where: Where) -> Right:
-    _, _, value, _ = _readings(shape, Span(where.end_us - STEP_US, where.end_us), None)
+    _, _, value, _ = _readings(shape, Span(where.now_us - STEP_US, where.now_us), None)
     return Right(shape.series, float(value.sum()))
 
 
@@ -105,8 +113,9 @@ QUESTIONS = (
     Question(
         "latest",
         "latest of all series",
-        lambda peer, _, where: peer.latest(where.end_us),
+        lambda peer, _, where: peer.latest(where.now_us),
         _right_latest,
+        count=lambda shape, _: shape.series,
         slack=0.02,  # some give the newest good reading
     ),
     Question(
@@ -143,12 +152,13 @@ QUESTIONS = (
 )
 
 
-def wheres(shape: Shape, newest_turn: Callable[[], int]) -> Iterator[Where]:
-    """Yield what run after run asks about: another series each time, the end at one of the last three ticks."""
+def wheres(shape: Shape, reach: Callable[[], Reach]) -> Iterator[Where]:
+    """Yield what run after run asks about: another series each time, the end at one of the last three whole ticks."""
     dice = np.random.default_rng(shape.seed)
     while True:
-        turn = newest_turn() - int(dice.integers(0, min(3, shape.turns)))
-        yield Where(int(dice.integers(1, shape.series + 1)), shape.tick_us(turn))
+        told = reach()
+        turn = told.whole - int(dice.integers(0, min(3, shape.turns)))
+        yield Where(int(dice.integers(1, shape.series + 1)), shape.tick_us(turn), shape.tick_us(told.now))
 
 
 def measure(
