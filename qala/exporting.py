@@ -17,6 +17,7 @@ __all__ = ["Exporting"]
 
 _PAUSE_S = 60.0  # when nothing waits: days close once a day, late readings may wait a minute
 _BREATH_S = 0.5  # between two days: whoever waits for the store comes first
+_REBUILD_S = 5.0  # while a rebuild goes on
 _RETRY_S = 60.0
 _log = logging.getLogger(__name__)
 
@@ -71,18 +72,18 @@ class Exporting:
         """Keep the lake up to date until told to stop. What fails is shown, and tried again after a while."""
         while not stop.is_set():
             try:
-                pause_s = _BREATH_S if self.step() else _PAUSE_S
+                pause_s = self.step()
             except Exception:  # noqa: BLE001 - whatever it is: readings are written and read without a lake
                 _log.exception("the export to the lake failed; it is tried again in %g s", _RETRY_S)
                 pause_s = _RETRY_S
             stop.wait(pause_s)
 
-    def step(self) -> bool:
-        """Export a day that is due, if any; tell whether more wait."""
+    def step(self) -> float:
+        """Export a day that is due, if any, and return how long to wait for the next [s]."""
         if self._exporter is None or not self._may_export():
-            return False
+            return _REBUILD_S
         with self._one_at_a_time:
-            return self._exporter.step(self._now_us())
+            return _BREATH_S if self._exporter.step(self._now_us()) else _PAUSE_S
 
 
 def _no_lake() -> str:
