@@ -136,6 +136,8 @@ class Scheduler:
         gone = beyond(due, self._kept_since(now_us), self._indicators, registry, self._kinds)
         self._dirty.clear(gone)
         self.counters.let_go += len(gone)
+        if not gone:
+            return list(due)
         let_go = set(gone)
         return [window for window in due if window not in let_go]
 

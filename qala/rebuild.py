@@ -64,7 +64,7 @@ def rebuild(config: Config, *, into: str | None, force: bool, say: Say) -> Rebui
     try:
         reader = JournalReader(config.folder / "journal")
         _check_journal(reader, force=force, say=say)
-        place = None if into else embedded(config.store_url)
+        place = None if into else embedded(config.store_url, hint="fill an empty one with --into URL")
         folder = config.folder / "rebuild"
         return _Rebuild(config, reader, folder, into or f"duckdb://{folder}/readings.duckdb", say).run(place)
     finally:

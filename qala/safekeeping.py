@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from devices.device import Device, Placement, Registry, Zone
-from devices.errors import ConflictError, CorruptError, NotFoundError, UnsupportedError
+from devices.errors import ConflictError, CorruptError, NotFoundError, UnavailableError, UnsupportedError
 from ingest.published import Published
 from ingest.reader import JournalReader
 from qala.client import connect
@@ -74,13 +74,11 @@ def manifest_of(file: Path) -> Path:
     return file.with_name(file.name + ".json")
 
 
-def embedded(url: str) -> Path:
+def embedded(url: str, *, hint: str = "copy it from and to another store: qala store copy") -> Path:
     """Return the file of an embedded store. Raises UnsupportedError for others."""
     scheme, _, rest = url.partition(":")
     if scheme != "duckdb":
-        raise UnsupportedError(
-            f"a store of {scheme!r} is no file of ours", hint="copy it from and to another store: qala store copy"
-        )
+        raise UnsupportedError(f"a store of {scheme!r} is no file of ours", hint=hint)
     return Path(rest.removeprefix("//"))
 
 
@@ -94,6 +92,8 @@ def back_up(config: Config, file: Path, *, say: Say, on_day: OnDay = _QUIET) -> 
     """
     file = file.expanduser().absolute()
     embedded(config.store_url)
+    if not file.parent.is_dir():
+        raise NotFoundError(f"there is no folder {file.parent}", hint="make it first")
     for path in (file, manifest_of(file)):
         if path.exists():
             raise ConflictError(f"{path} exists", hint="name another file; backups are never overwritten")
@@ -239,22 +239,40 @@ def replace(place: Path, file: Path, *, move: bool) -> Path | None:
     The new file is copied, or with `move` only renamed; it is durable before it gets its name.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file if move else place.with_name(place.name + ".restoring")
-    if not move:
-        shutil.copyfile(file, fresh)
-        descriptor = os.open(fresh, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    fresh = file if move else _copied(file, place.with_name(place.name + ".restoring"))
     aside = _aside(place)
     wal = place.with_name(place.name + ".wal")
     if wal.exists():  # first: it must never lie beside a file that it is not of
         wal.rename(aside.with_name(aside.name + ".wal"))
     former = place.exists()
     if former:
-        os.link(place, aside)
+        _keep_as(place, aside)
     fresh.rename(place)
     sync_folder(place.parent)
     return aside if former else None
+
+
+def _copied(file: Path, to: Path) -> Path:
+    """Copy a file durably. Raises UnavailableError where there is no room; nothing stays of it then."""
+    try:
+        shutil.copyfile(file, to)
+        descriptor = os.open(to, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    except OSError as error:
+        to.unlink(missing_ok=True)
+        raise UnavailableError(
+            f"cannot copy to {to}: {error.strerror}", hint="see to disk space and permissions"
+        ) from error
+    return to
+
+
+def _keep_as(place: Path, aside: Path) -> None:
+    """Give the former store its second name, while the first stays; file systems without links take the first away."""
+    try:
+        os.link(place, aside)
+    except OSError:
+        place.rename(aside)
 
 
 def _aside(place: Path) -> Path:

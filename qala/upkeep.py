@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +89,8 @@ class StoreUpkeep:
         self._now_us = now_us
         self._others = others
         self._retained = retained(store)
-        self._forgot_at = -_HOUR_S
+        self._known: tuple[int, dict[int, frozenset[str]]] = (0, {})
+        self._forgot_at = -math.inf
         self._forgetting = Upkeep("forget", 0, 0, "quantities")
 
     # ---- what others ask
@@ -101,8 +103,8 @@ class StoreUpkeep:
         known = self._retained
         if not self._may_forget():
             return known
-        keep = {info.quantity: self._retention.keep_us(info.quantity) for info in self._store.catalog().values()}
-        wanted = {name: now_us - keep_us for name, keep_us in keep.items() if keep_us is not None}
+        classes = self._classes().items()
+        wanted = {name: now_us - keep_us for keep_us, names in classes for name in names}
         return {name: max(known.get(name, 0), wanted.get(name, 0)) for name in known.keys() | wanted.keys()}
 
     def work(self) -> list[Upkeep]:
@@ -151,8 +153,7 @@ class StoreUpkeep:
 
     def forget(self, now_us: int) -> None:
         """Delete what is older than it is kept: first noted, so that no value is made of the rest."""
-        quantities = {info.quantity for info in self._store.catalog().values()}
-        classes = self._retention.classes(quantities)
+        classes = self._classes()
         total, done = sum(map(len, classes.values())), 0
         for keep_us, names in classes.items():
             before_us = now_us - keep_us
@@ -162,6 +163,14 @@ class StoreUpkeep:
             done += len(names)
         self._forgetting = Upkeep("forget", done, total, "quantities")
         self.counters.rounds += 1
+
+    def _classes(self) -> dict[int, frozenset[str]]:
+        """Put the store's quantities that are kept equally long together, by how long [us]."""
+        catalog = self._store.catalog()
+        if len(catalog) != self._known[0]:  # series are never taken away
+            quantities = {info.quantity for info in catalog.values()}
+            self._known = len(catalog), self._retention.classes(quantities)
+        return self._known[1]
 
     def _note(self, names: frozenset[str], before_us: int) -> None:
         self._writing(lambda: note(self._store, names, before_us))

@@ -359,3 +359,32 @@ def test_the_network_cannot_ask_for_a_backup(qala: Qala, tmp_path: Path) -> None
     answer = httpx.post(f"{qala.url}/api/v1/store/backup", json={"file": str(file)})
     assert (answer.status_code, answer.json()["code"]) == (403, "owner_only")
     assert not file.exists()
+
+
+@pytest.mark.parametrize("step", ["copyfile", "link", "rename"])
+def test_a_restore_that_is_cut_short_leaves_a_store_and_can_be_made_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    a_few_hours(place, 10)
+    held, file = place.readings(), tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        where = {"copyfile": "qala.safekeeping.shutil.copyfile", "link": "qala.safekeeping.os.link"}
+        patched.setattr(where.get(step, "pathlib.Path.rename"), die)
+        with pytest.raises(KeyboardInterrupt):
+            restore(place.config, file, force=False, say=quiet)
+    assert place.readings() == held
+    restore(place.config, file, force=False, say=quiet)
+    with place.serve():
+        pass
+    assert place.readings() == held
+
+
+def test_a_backup_into_a_folder_that_is_not_there_is_refused(place: Place, tmp_path: Path) -> None:
+    a_few_hours(place, 5)
+    with pytest.raises(NotFoundError, match="no folder"):
+        back_up(place.config, tmp_path / "nowhere" / "backup.duckdb", say=quiet)
