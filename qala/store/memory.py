@@ -14,13 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from devices.errors import UnavailableError
-from devices.quality import Limits, derive_flags, limits_of
-from devices.quantity import QUANTITIES
 from devices.reading import USABLE, Batch, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
 from qala.store.rows import check_registered, overview_schema, selected, value_row, values_table
 from qala.store.settings import StoreSettings
+from qala.store.sound import soundness
 
 _ROWS_MAX = 65_536  # rows of one record batch
 
@@ -123,7 +122,7 @@ class MemoryStore:
         rows = [
             {"series": id_, "start_us": window.start_us, **_aggregates(inside, sound)}
             for id_, readings in series
-            for sound in [_sound(readings, catalog[id_].quantity)]
+            for sound in [_sound(readings, catalog[id_])]
             for window in windows
             if (inside := _inside(readings, window))
         ]
@@ -219,15 +218,13 @@ def _time(row: _Reading) -> int:
     return row.time_us
 
 
-def _sound(readings: Sequence[_Reading], quantity: str) -> frozenset[int]:
+def _sound(readings: Sequence[_Reading], info: SeriesInfo) -> frozenset[int]:
     """Return the times of a series' readings that are usable once the context checks have seen all of it."""
-    known = QUANTITIES.get(quantity)
-    series = np.zeros(len(readings), np.int64)
     time_us = np.array([row.time_us for row in readings], np.int64)
     value = np.array([row.value for row in readings], np.float64)
     flag = np.array([row.flag for row in readings], np.uint8)
-    derived = derive_flags(series, time_us, value, flag, limits_of(known) if known else Limits())
-    return frozenset(time_us[np.isin(derived, list(USABLE))].tolist())
+    sound = soundness(np.zeros(len(readings), np.int32), time_us, value, flag, {0: info})
+    return frozenset(time_us[sound].tolist())
 
 
 def _aggregates(readings: Sequence[_Reading], sound: frozenset[int]) -> dict[str, float | None]:
