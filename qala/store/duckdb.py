@@ -19,6 +19,7 @@ from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, Extent
 from qala.store.base import READINGS, Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
 from qala.store.duckdb_backup import check_free, copy_file, finish
+from qala.store.duckdb_few import read_few
 from qala.store.duckdb_file import Cursors, close, closed, connect, tables, transaction, translated
 from qala.store.duckdb_gate import BEGINNING_US, Gate
 from qala.store.duckdb_newest import stored
@@ -186,7 +187,12 @@ class DuckDBStore:
     def _stream(self, ids: Sequence[int], span: Span, bracket: bool, limit: int | None) -> Iterator[pa.RecordBatch]:
         only, parameters = self._only(ids)
         parameters |= sql.bounds(span) | ({} if limit is None else {"limit": limit})
+        # Looked up before the transaction begins: the boundary only rises, so all that is before it is in `cold`.
+        table = sql.COLD if span.stop_us <= self._gate.settled_us else sql.READINGS
         with self._reading() as cursor:
+            if len(ids) <= sql.INLINE_MAX and not bracket and (few := read_few(cursor, table, ids, span)) is not None:
+                yield from few.slice(0, limit).to_batches()
+                return
             ends = {"ends": self._ends(cursor, ids, span)} if bracket else {}
             query = sql.read(only, ends=bracket, limit=limit)
             with (

@@ -22,7 +22,7 @@ POSITIONS = "SELECT journal, number FROM positions"
 INSERT_POSITION = "INSERT INTO positions (number, journal) VALUES (?, ?)"
 UPDATE_POSITION = "UPDATE positions SET number = ? WHERE journal = ?"
 
-HOT, COLD = "hot", "cold"
+HOT, COLD, READINGS = "hot", "cold", "readings"
 SETTLED = "SELECT until_us FROM settled"
 
 INSERT_READINGS = {table: f"INSERT INTO {table} SELECT * FROM arrivals" for table in (HOT, COLD)}
@@ -87,7 +87,7 @@ DELETE_UNSORTED = "DELETE" + _OF_COLD + " AND rowid <= $last"
 TIDY_DAY = "UPDATE days SET late = 0, tidy = true WHERE day = $day"
 
 _ONLY = " AND series IN (SELECT unnest($series))"
-_INLINE_MAX = 64  # ids: so many in the query itself, without the join that a list takes
+INLINE_MAX = 64  # ids: so many in the query itself, without the join that a list takes
 
 _COLUMNS = "series, time_us, value, flag, revision, origin, received_us"
 _IN_SPAN = " FROM readings WHERE time_us >= $start AND time_us < $stop"
@@ -127,9 +127,15 @@ def bounds(span: Span) -> dict[str, int]:
 
 def only(ids: Sequence[int]) -> tuple[str, dict[str, Any]]:
     """Return a condition that picks series, to append to another on readings, and its parameters."""
-    if len(ids) > _INLINE_MAX:
+    if len(ids) > INLINE_MAX:
         return _ONLY, {"series": list(ids)}
     return f" AND series IN ({', '.join(map(str, map(int, ids)))})", {}
+
+
+def read_few(table: str, only: str, span: Span, most: int) -> str:
+    """Return the query for at most so many readings in a span, in any order."""
+    where = f" WHERE time_us >= {span.start_us:d} AND time_us < {span.stop_us:d}"
+    return f"SELECT {_COLUMNS} FROM {table}{where}{only} LIMIT {most:d}"
 
 
 def read(only: str, *, ends: bool, limit: int | None) -> str:
