@@ -26,7 +26,7 @@ from devices.errors import (
 )
 from devices.reading import Position
 from qala.store import StoreSettings, influx_windows, open_store
-from qala.store.base import Aggregate, Appended, Selector, Span, Store
+from qala.store.base import Aggregate, Appended, Selector, Span, Store, ValueSelector
 from qala.store.conformance import (
     ALWAYS,
     DAY,
@@ -35,6 +35,7 @@ from qala.store.conformance import (
     T0,
     Opening,
     StoreConformance,
+    a_value,
     air,
     batch,
     everything,
@@ -147,6 +148,15 @@ def test_a_series_of_more_readings_than_one_request_brings_is_read_in_parts(
     inner = Span(T0 + 5 * MINUTE, T0 + 400 * MINUTE)
     found = [row["time_us"] for row in rows(store.read(Selector(series=frozenset({1})), inner, bracket=True))]
     assert found == [T0 + n * MINUTE for n in range(4, 401)]
+
+
+def test_many_zones_are_picked_by_name_whatever_they_are_called(store: Store) -> None:
+    strange = [
+        f"{sign}{n}" for sign in ("a.b|", "улица/", "(x) ", '"q"', "50%", "back\\", "new\nline") for n in range(4)
+    ]
+    store.put_values([a_value(float(n), zone=zone) for n, zone in enumerate([*strange, "aXb|1", "plain"])])
+    found = store.values(ValueSelector(zones=frozenset(strange)), ALWAYS)
+    assert found["zone"].to_pylist() == sorted(strange)
 
 
 # ---- what it refuses

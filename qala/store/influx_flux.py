@@ -71,7 +71,7 @@ def any_of(column: str, texts: Iterable[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    return re.sub(r"[^\w]", lambda found: f"\\x{{{ord(found.group()):X}}}", text)
+    return re.sub(r"[\\.+*?()|\[\]{}^$/]", r"\\\g<0>", text)
 
 
 def source(bucket: str, span: Span) -> str:

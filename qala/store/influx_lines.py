@@ -7,7 +7,7 @@ finds extremes of good numbers by itself. `revision` is left out where it is 0; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -78,31 +78,33 @@ def in_value(batch: Batch) -> BoolArray:
     return found
 
 
-def readings(batch: Batch, prefixes_: pa.Array) -> list[bytes]:
-    """Return readings as bodies of at most LINES_MAX lines. Raises QalaError on a number that InfluxDB cannot hold."""
-    missing = np.isnan(batch.value)
+def readings(batch: Batch, prefixes_: pa.Array) -> Iterator[bytes]:
+    """Yield readings as bodies of at most LINES_MAX lines. Raises QalaError on a number that InfluxDB cannot hold."""
     if np.isinf(batch.value).any():
         raise QalaError("InfluxDB holds no infinite numbers", hint="reject them before they come to the store")
+    for start in range(0, len(batch), LINES_MAX):
+        yield _body(batch.take(np.arange(start, min(start + LINES_MAX, len(batch)))), prefixes_)
+
+
+def _body(batch: Batch, prefixes_: pa.Array) -> bytes:
+    missing = np.isnan(batch.value)
     code = batch.flag.astype(np.int64) + MISFIT * (missing != (batch.flag == Flag.MISSING))
     fields = np.where(in_value(batch), 0, 1).astype(np.int32)
     parts = [
         pc.take(prefixes_, column(batch.series, pa.int32())),
         pc.take(array([" value=", " held="], pa.string()), column(fields, pa.int32())),
         _text(np.where(missing, 0.0, batch.value), pa.float64()),
-        _field("flag", code),
-        _field("origin", batch.origin),
-        _field("received_us", batch.received_us),
+        *_field("flag", code),
+        *_field("origin", batch.origin),
+        *_field("received_us", batch.received_us),
         _revision(batch),
         pa.scalar("i "),
         _text(batch.time_us, pa.int64()),
         pa.scalar("\n"),
     ]
-    lines = pc.binary_join_element_wise(*_interleaved(parts), "")
-    return list(bodies(lines))
-
-
-def _interleaved(parts: Iterable[Any]) -> list[Any]:
-    return [part for some in parts for part in (some if isinstance(some, tuple) else (some,))]
+    lines = pc.binary_join_element_wise(*parts, "")
+    ends = np.frombuffer(lines.buffers()[1], np.int32)  # of each line's text, which lies without gaps
+    return bytes(memoryview(lines.buffers()[2])[: int(ends[len(lines)])])
 
 
 def _field(name: str, data: Any) -> tuple[Any, Any]:
@@ -121,15 +123,6 @@ def _revision(batch: Batch) -> pa.Array | pa.Scalar:
 
 def _text(data: Any, type_: pa.DataType) -> pa.Array:
     return column(data, type_).cast(pa.string())
-
-
-def bodies(lines: pa.Array) -> Iterable[bytes]:
-    """Cut lines that end with a newline each to bodies, without copying them one by one."""
-    ends = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset : lines.offset + len(lines) + 1]
-    text = lines.buffers()[2]
-    for start in range(0, len(lines), LINES_MAX):
-        stop = min(start + LINES_MAX, len(lines))
-        yield text[int(ends[start]) : int(ends[stop])].to_pybytes()
 
 
 def joined(lines: Sequence[str]) -> list[bytes]:
