@@ -115,9 +115,9 @@ def _line(progress: Progress, elapsed_s: float) -> str:
 
     >>> from qala.store.copy import Progress
     >>> _line(Progress("readings", 0.25, 12, 3, 8_000_000, 0), 60.0)
-    'readings: 25 %, 3 min left; 12 days, 3 equal already; 8,000,000 readings and 0 values written, 133,333 a second'
+    'readings: 25 %, 180 s left; 12 days, 3 equal already; 8,000,000 readings and 0 values written, 133,333 a second'
     """
-    left = f"{elapsed_s * (1 / progress.share - 1) / 60:.0f} min left" if progress.share > 0 else "just begun"
+    left = f"{elapsed_s * (1 / progress.share - 1):,.0f} s left" if progress.share > 0 else "just begun"
     rate = (progress.readings + progress.values) / max(elapsed_s, 1e-9)
     return (
         f"{progress.stage}: {progress.share * 100:.0f} %, {left}; "
