@@ -300,7 +300,7 @@ class DuckDBStore:
                 self._newest.deleted_before(np.array(ids, np.int64), time_us)
 
     def tend(self, now_us: int) -> bool:
-        return self._tender.tend(now_us, self._catalog)
+        return self._tender.tend(now_us, self.catalog)
 
     def upkeep(self) -> Sequence[Upkeep]:
         return self._tender.upkeep()

@@ -45,13 +45,13 @@ class Roller:
         self._rewriting = rewriting
         self._done_us: dict[int, int] = {}
 
-    def tend(self, now_us: int, closed_us: int, catalog: Mapping[int, SeriesInfo]) -> bool:
+    def tend(self, now_us: int, closed_us: int, catalog: Callable[[], Mapping[int, SeriesInfo]]) -> bool:
         """Roll up one of the days that ended before `closed_us`, or put a week in order; tell whether there was one."""
         self._done_us = {day: then for day, then in self._done_us.items() if now_us - AGAIN_US < then <= now_us}
         for (day,) in self._cursor.execute(sql.UNROLLED_DAYS, {"closed": closed_us - AHEAD_US}).fetchall():
             if day not in self._done_us:
                 with self._rewriting(Span(day * DAY_US, (day + 1) * DAY_US)):
-                    roll(self._cursor, day, catalog)
+                    roll(self._cursor, day, catalog())  # asked for inside: it knows every series that is stored
                 self._done_us[day] = now_us
                 return True
         return self._tidied()

@@ -7,7 +7,7 @@ only while it touches the days that are being rewritten.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Tender:
         self._ended = False
         self._state: Sequence[Upkeep] = ()
 
-    def tend(self, now_us: int, catalog: Mapping[int, SeriesInfo]) -> bool:
+    def tend(self, now_us: int, catalog: Callable[[], Mapping[int, SeriesInfo]]) -> bool:
         """Do one piece, the first that waits of each kind, and tell whether there was one."""
         with self._alone, translated(self._path):
             if self._ended:
