@@ -16,10 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from sqlalchemy import Engine
 
 from devices.device import Device, Placement, Registry, Zone
 from devices.errors import ConflictError, CorruptError, NotFoundError, UnavailableError, UnsupportedError
+from devices.reading import Position
 from ingest.published import Published
 from ingest.reader import JournalReader
 from qala.client import connect
@@ -30,7 +32,7 @@ from qala.state import rejected as rejections
 from qala.state.dirty import DirtyMarks, Due
 from qala.state.judged import Judged, judged, set_judged
 from qala.state.registry import load_registry
-from qala.state.reopened import affected, reopen
+from qala.state.reopened import affected, reopen, reopened
 from qala.state.rewound import Rewound, set_rewound
 from qala.store import Store, StoreSettings, open_store
 from qala.store.base import Backups
@@ -55,14 +57,17 @@ Say = Callable[[str], None]
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What the state knew before a backup was made: by journal, up to which message all was computed, and what was rejected.
+    """What the state knew before a backup was made.
 
-    Nothing of it is needed but for `restore`; without it all that the journal still holds is taken once more.
+    By journal, up to which message all was computed, and what was rejected; which devices were awaited; what waited to be
+    computed, as devices, as (series, 5-minute bucket) and as windows; and the registry, without its drawings. Nothing of it is needed but for `restore`; without it all that the journal still holds is taken once more.
     """
 
     computed: Mapping[str, int] = {}
     rejected: Mapping[str, list[int]] = {}
     awaited: Mapping[str, int] = {}
+    reopened: list[str] = []
+    marked: tuple[list[int], list[int]] = ([], [])
     due: list[Due] = []
     devices: list[Device] = []
     zones: list[Zone] = []
@@ -126,19 +131,27 @@ def _copy(config: Config, file: Path) -> None:
 
 
 def known(config: Config) -> Known:
-    """Read what the state knows now."""
+    """Read what the state knows now.
+
+    A running server takes what waits from one list to the next - rejected, devices, marks, windows, values: so they are read in
+    that order, and nothing slips through between two of them.
+    """
     engine = open_state(config.state_url)
     try:
         journal = JournalReader(config.folder / "journal").id
-        stands = judged(engine, journal)
         registry = load_registry(engine)
+        rejected, awaited = rejections.positions(engine, journal), rejections.awaited_devices(engine)
+        devices = sorted(reopened(engine))
+        series, bucket = DirtyMarks(engine).pending(journal)
+        due = DirtyMarks(engine).due(_EVER_US, _DUE_MAX)
+        stands = judged(engine, journal)
         return Known(
-            computed={journal: 0 if stands.rebuilding else stands.number} if journal else {},
-            rejected={journal: rejections.positions(engine, journal)} if journal else {},
-            awaited={
-                name: at.number for name, at in rejections.awaited_devices(engine).items() if at.journal == journal
-            },
-            due=DirtyMarks(engine).due(_EVER_US, _DUE_MAX),
+            computed={journal: 0 if stands.rebuilding else stands.number},
+            rejected={journal: rejected},
+            awaited={name: at.number for name, at in awaited.items() if at.journal == journal},
+            reopened=devices,
+            marked=(series.tolist(), bucket.tolist()),
+            due=due,
             devices=list(registry.devices.values()),
             zones=[msgspec.structs.replace(zone, geometry={}) for zone in registry.zones.values()],
             placements=list(registry.placements),
@@ -291,8 +304,11 @@ def _ask_again(config: Config, manifest: Manifest, reader: JournalReader) -> Non
         after = _take_after(engine, before, reader.id, applied)
         now = load_registry(engine)
         with engine.begin() as connection:
-            reopen(connection, affected(Registry(before.devices, before.zones, before.placements), now))
-        DirtyMarks(engine).add_due(before.due, now_us=0)
+            changed = affected(Registry(before.devices, before.zones, before.placements), now)
+            reopen(connection, changed | set(before.reopened))
+        marks, (series, bucket) = DirtyMarks(engine), before.marked
+        marks.mark(np.array(series, np.int32), np.array(bucket, np.int64), Position(reader.id, applied))
+        marks.add_due(before.due, now_us=0)
         set_rewound(engine, reader.id, Rewound(after, applied))
         finish_replacement(engine, reader.id, applied)
         _publish(config.folder / "journal" / "applied", after)

@@ -924,6 +924,7 @@ def test_a_replay_is_asked_of_the_projector(city: City) -> None:
         pytest.param({"door": {"up": False}}, "degraded", "door_down", id="no new messages"),
         pytest.param({"outbox": {"up": False}}, "degraded", "outbox_down", id="nobody is told"),
         pytest.param({"store": {"up": False, "error": "closed"}}, "down", "store_down", id="no store"),
+        pytest.param({"store": {"upkeep_error": "no room"}}, "degraded", "store_upkeep", id="an upkeep that fails"),
         pytest.param({"projector": {"up": False}}, "down", "projector_down", id="nothing is projected"),
         pytest.param({"door": {"damaged": 3}}, "degraded", "journal_damaged", id="a damaged journal"),
     ],

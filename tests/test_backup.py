@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,19 +12,28 @@ import time
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
+import numpy as np
 import pytest
 
 from devices.device import Placement
 from devices.errors import ConflictError, CorruptError, NotFoundError, UnsupportedError
+from devices.value import Value
 from ingest.journal import Journal
 from qala.config import load_config
 from qala.process import Hold
 from qala.safekeeping import back_up, manifest_of, restore, verify
 from qala.state import open_state, registry
+from qala.state.database import METADATA
+from qala.state.dirty import BUCKET_US, DirtyMarks, Due
+from qala.state.judged import Judged, set_judged
+from qala.state.reopened import reopen
 from qala.state.rewound import Rewound, set_rewound
 from qala.store import open_store
+from qala.store.base import Selector
 from qala.store.manifest import differences, read_manifest
+from tests.builders import EVER
 from tests.processes import Qala, native
 from tests.test_store_rebuild import (
     LATECOMER,
@@ -184,17 +194,23 @@ def test_a_change_of_the_registry_since_a_backup_counts_for_what_was_computed_be
     assert {key: restored.get(key) for key in computed} == computed
 
 
-def test_windows_that_waited_when_the_backup_was_made_are_computed_after_it_is_restored(
-    place: Place, tmp_path: Path
+@pytest.mark.parametrize("waiting", ["messages", "devices", "marks", "windows"])
+def test_what_waited_to_be_computed_when_the_backup_was_made_is_computed_after_it_is_restored(
+    place: Place, tmp_path: Path, waiting: str
 ) -> None:
     place.send(hours(120, now_us()))
     with place.serve():
         pass
     computed = place.values()
-    store = open_store(place.config.store_url)
+    aside = tmp_path / "aside.duckdb"
+    shutil.copyfile(place.folder / "readings.duckdb", aside)
+    with duckdb.connect(str(place.folder / "readings.duckdb")) as connection:
+        connection.execute("DELETE FROM indicator_values")
+    let_wait(place, waiting, computed)
     file = tmp_path / "backup.duckdb"
-    store.close()
-    _forget_values(place, file)
+    back_up(place.config, file, say=quiet)
+    nothing_waits(place)
+    aside.replace(place.folder / "readings.duckdb")
     restore(place.config, file, force=False, say=quiet)
     assert place.values() == {}
     with place.serve():
@@ -203,22 +219,36 @@ def test_windows_that_waited_when_the_backup_was_made_are_computed_after_it_is_r
     assert {key: restored.get(key) for key in computed} == computed
 
 
-def _forget_values(place: Place, file: Path) -> None:
-    """Make a backup as of the moment when all was stored and nothing of it computed."""
-    import duckdb
-    from sqlalchemy import text
+def let_wait(place: Place, waiting: str, computed: dict[tuple[str, str, str, int], Value]) -> None:
+    """Put the state to where all is stored and nothing computed, as it is at some moment of each batch."""
+    engine = open_state(place.config.state_url)
+    store = open_store(place.config.store_url)
+    nothing_waits(place)
+    if waiting == "messages":
+        set_judged(engine, place.journal.id, Judged(0))
+    elif waiting == "devices":
+        with engine.begin() as connection:
+            reopen(connection, {info.device for info in store.catalog().values()})
+    elif waiting == "marks":
+        rows = [row for rows in store.read(Selector(), EVER) for row in rows.to_pylist()]
+        series = np.array([row["series"] for row in rows], np.int32)
+        times = np.array([row["time_us"] for row in rows], np.int64)
+        applied = store.applied(place.journal.id)
+        assert applied is not None
+        DirtyMarks(engine).mark(series, times // BUCKET_US, applied)
+    else:
+        windows = [Due(v.indicator, v.zone, v.window, v.start_us, v.stop_us) for v in computed.values()]
+        DirtyMarks(engine).add_due(windows, now_us=0)
+    store.close()
+    engine.dispose()
 
-    aside = place.folder / "aside.duckdb"
-    url = place.folder / "readings.duckdb"
-    aside.write_bytes(url.read_bytes())
-    with duckdb.connect(str(url)) as connection:
-        connection.execute("DELETE FROM indicator_values")
+
+def nothing_waits(place: Place) -> None:
     engine = open_state(place.config.state_url)
     with engine.begin() as connection:
-        connection.execute(text("DELETE FROM judged"))
+        for table in ("dirty", "due_window", "reopened_device"):
+            connection.execute(METADATA.tables[table].delete())
     engine.dispose()
-    back_up(place.config, file, say=quiet)
-    aside.replace(url)
 
 
 def test_a_backup_without_a_manifest_or_that_is_not_what_it_was_is_not_restored(place: Place, tmp_path: Path) -> None:

@@ -169,6 +169,12 @@ class DirtyMarks:
         with self._engine.connect() as connection:
             return list(connection.execute(select(_marks.c.journal).distinct()).scalars())
 
+    def pending(self, journal: str) -> tuple[Int32Array, Int64Array]:
+        """Return the pairs (series, bucket) that are marked: columns of one length."""
+        with self._lock:
+            pairs = self._of(journal).pairs
+        return (pairs >> 32).astype(np.int32), pairs & 0xFFFF_FFFF
+
     def take(self, applied: Position) -> Taken:
         """Return marks of positions up to `applied`, oldest first, a bounded number; `add_due` drops them.
 
