@@ -17,7 +17,7 @@ from analytics.indicator import Indicator
 from analytics.indicators import indicators
 from analytics.inputs import load, reach_us
 from analytics.schedule import values_of
-from analytics.window import DAY, windows_between
+from analytics.window import DAY, HOUR_US, WIDTHS_US, windows_between
 from devices.device import Device, Placement, Registry, Zone
 from devices.errors import ConfigError
 from devices.kinds import kinds
@@ -27,6 +27,9 @@ from qala.store.base import Span
 from qala.store.lake import DAY_US, Lake
 
 __all__ = ["Computed", "Task", "compute", "decode", "plan", "windows_of"]
+
+WINDOWS_MAX = 200_000
+"""Windows of a task, of all its indicators and zones together."""
 
 _SECOND_US = 1_000_000
 
@@ -71,19 +74,20 @@ def plan(
     *,
     readings_max: int,
 ) -> list[Task]:
-    """Cut the windows of indicators that start in a span into tasks that read about `readings_max` readings at most."""
+    """Cut the windows of indicators that start in a span into tasks that read about `readings_max` readings at most.
+
+    Tasks share what they carry of the registry, so that years of them are small here.
+    """
     known = tuple((first * DAY_US, last * DAY_US) for first, last in lake.covered())
     start, stop = windows_between(DAY, span.start_us, span.stop_us, ZoneInfo(time_zone))
     days = [(max(a, span.start_us), min(b, span.stop_us)) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
     shares = [
-        (names, share)
+        (names, _part_of(registry, share))
         for kind, names in sorted(_by_zone_kind(chosen).items())
         for share in _shares(registry, kind, [chosen[name] for name in names], readings_max)
     ]
     return [
-        Task(lake.url, time_zone, names, a, b, known, *_part_of(registry, share), version("qala"))
-        for a, b in days
-        for names, share in shares
+        Task(lake.url, time_zone, names, a, b, known, *part, version("qala")) for a, b in days for names, part in shares
     ]
 
 
@@ -99,11 +103,14 @@ def _shares(
     rates = _rates(registry, [zone.id for zone in registry.zones_of_kind(kind)])
     quantities = {name for indicator in speaking for name in indicator.quantities}
     seconds = 86_400 + _reach_s(speaking)
+    zones_max = max(
+        1, WINDOWS_MAX // sum(25 * HOUR_US // WIDTHS_US[name] + 1 for one in speaking for name in one.windows)
+    )
     share: list[Zone] = []
     readings = 0.0
     for zone in registry.zones_of_kind(kind):
         promised = rates.get(zone.id, 0.0) * seconds * len(quantities)
-        if share and readings + promised > readings_max:
+        if share and (readings + promised > readings_max or len(share) == zones_max):
             yield share
             share, readings = [], 0.0
         share.append(zone)

@@ -187,10 +187,18 @@ def test_a_scheduler_that_is_not_there_is_an_error_with_a_hint(monkeypatch: pyte
 
 
 def test_the_values_do_not_depend_on_how_the_work_is_cut(week: Past) -> None:
-    small = week.tasks(readings_max=1_000)
-    assert len(small) > len(week.tasks())
+    day = Span(month.START_US + DAY_US, month.START_US + 2 * DAY_US)
+    small = week.tasks(day, readings_max=1_000)
+    assert len(small) > len(week.tasks(day))
     random.Random(1).shuffle(small)
-    assert by_key(alone(small)) == by_key(alone(week.tasks()))
+    assert by_key(alone(small)) == by_key(alone(week.tasks(day)))
+
+
+def test_a_task_has_a_bounded_number_of_windows(week: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analytics.backfill.WINDOWS_MAX", 2_000)
+    small = week.tasks()
+    assert max(len(windows_of(task)[0]) for task in small) <= 2_000
+    assert {zone.id for task in small for zone in task.zones} == week.registry.zones.keys()
 
 
 def test_a_task_carries_of_the_registry_what_its_zones_need(week: Past) -> None:

@@ -104,8 +104,11 @@ class Lake:
 
     def days(self) -> list[int]:
         """Return the numbers of the days that are complete, rising."""
-        folders = sorted(name for name in self.files.names("") if name.startswith(_DAY))
-        return [_number(name) for name in folders if self.files.exists(f"{name}/{MANIFEST}")]
+        return [day for day in self._begun() if self.files.exists(f"{folder_of(day)}/{MANIFEST}")]
+
+    def _begun(self) -> list[int]:
+        """Return the numbers of the days that have a folder, rising."""
+        return sorted(day_number(name.removeprefix(_DAY)) for name in self.files.names("") if name.startswith(_DAY))
 
     def manifest(self, day: int) -> Manifest | None:
         """Return what a day is made of, None where it was not exported. Raises CorruptError where it cannot be read."""
@@ -174,10 +177,9 @@ class Lake:
         if not len(ids) or span.start_us >= span.stop_us:
             return
         wanted = range(span.start_us // DAY_US, (span.stop_us - 1) // DAY_US + 1)
-        days = [day for day in self.days() if day in wanted]
-        rows = sum(manifest.rows for day in days if (manifest := self.manifest(day)))
-        for some in np.array_split(ids, min(len(ids), 1 + rows // ROWS_MAX)):
-            table = self._gathered(days, some, span)
+        rows = {day: manifest.rows for day in self._begun() if day in wanted and (manifest := self.manifest(day))}
+        for some in np.array_split(ids, min(len(ids), 1 + sum(rows.values()) // ROWS_MAX)):
+            table = self._gathered(list(rows), some, span)
             if len(table):
                 yield table
 
@@ -242,10 +244,6 @@ class _undamaged:  # noqa: N801 - it reads as the statement that it is
 def folder_of(day: int) -> str:
     """Return the folder of a day, by the convention of Hive partitions."""
     return _DAY + day_name(day)
-
-
-def _number(folder: str) -> int:
-    return day_number(folder.removeprefix(_DAY))
 
 
 def _united(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
