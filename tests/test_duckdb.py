@@ -21,7 +21,7 @@ from devices.errors import ConfigError, CorruptError, UnavailableError, VersionE
 from devices.reading import Batch, Position, SeriesInfo
 from qala.store.arrival import Extent, by_series, runs_of_days, survivors
 from qala.store.base import Selector, Span
-from qala.store.conformance import ALWAYS, DAY, EVERY, T0, air, batch, everything, with_series
+from qala.store.conformance import ALWAYS, DAY, EVERY, T0, air, batch, everything, rows, with_series
 from qala.store.duckdb import DuckDBStore
 from qala.store.duckdb_file import Cursors
 
@@ -329,10 +329,15 @@ def made_by_schema_1(path: Path) -> None:
     store.append(batch((1, T0, 1.0), (2, T0 - 400 * DAY, 2.0)), Position("j", 9))
     store.close()
     with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "CREATE TABLE before AS SELECT * EXCLUDE delay_us, time_us + delay_us AS received_us FROM hot"
+        )
         connection.execute("DROP VIEW readings")
-        for table in ("cold", "settled", "days", "rollups", "tidy_weeks"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("ALTER TABLE hot RENAME TO readings")
+        connection.execute("ALTER TABLE before RENAME TO readings")
+        tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        for (table,) in tables:
+            if table not in {"schema_version", "series", "positions", "readings", "indicator_values"}:
+                connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE schema_version SET version = 1")
 
 
@@ -341,5 +346,6 @@ def test_a_file_of_the_first_schema_is_taken_over(path: Path) -> None:
     for _ in range(2):
         store = DuckDBStore.open(path)
         assert everything(store) == [(1, T0, 1.0), (2, T0 - 400 * DAY, 2.0)]
+        assert [row["received_us"] - row["time_us"] for row in rows(store.read(EVERY, ALWAYS))] == [1_000_000] * 2
         assert store.applied("j") == Position("j", 9)
         store.close()

@@ -20,16 +20,14 @@ SCHEMA_VERSION = 2
 
 # Readings live in two tables: `hot` in the order of arrival, `cold` sorted by (series, time) in runs. One boundary parts
 # them: those before `settled.until_us` are in `cold`. No primary key on them: an index over all readings costs four times
-# the time and six times the space, and one writer can keep (series, time) unique by itself.
+# the time and six times the space, and one writer can keep (series, time) unique by itself. `delay_us` is how long after
+# its time a reading was received: half the bits of when.
 _SCHEMA = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE series (
     id INTEGER NOT NULL, device VARCHAR NOT NULL, quantity VARCHAR NOT NULL, channel VARCHAR NOT NULL,
     span_s INTEGER NOT NULL, unit VARCHAR NOT NULL);
 CREATE TABLE positions (journal VARCHAR NOT NULL, number BIGINT NOT NULL);
-CREATE TABLE hot (
-    series INTEGER NOT NULL, time_us BIGINT NOT NULL, value DOUBLE NOT NULL, flag UTINYINT NOT NULL,
-    revision INTEGER NOT NULL, origin BIGINT NOT NULL, received_us BIGINT NOT NULL);
 CREATE TABLE indicator_values (
     indicator VARCHAR NOT NULL, zone VARCHAR NOT NULL, "window" VARCHAR NOT NULL, start_us BIGINT NOT NULL,
     stop_us BIGINT NOT NULL, value DOUBLE, unit VARCHAR NOT NULL, n_good BIGINT NOT NULL, n_expected BIGINT NOT NULL,
@@ -40,9 +38,12 @@ INSERT INTO schema_version VALUES ($version);
 
 # `days` is of the UTC days in `cold`: `late` rows are not in the day's sorted run, a `tidy` day has one run.
 _PARTED = """
+CREATE TABLE hot (
+    series INTEGER NOT NULL, time_us BIGINT NOT NULL, value DOUBLE NOT NULL, flag UTINYINT NOT NULL,
+    revision INTEGER NOT NULL, origin BIGINT NOT NULL, delay_us BIGINT NOT NULL);
 CREATE TABLE cold (
     series INTEGER NOT NULL, time_us BIGINT NOT NULL, value DOUBLE NOT NULL, flag UTINYINT NOT NULL,
-    revision INTEGER NOT NULL, origin BIGINT NOT NULL, received_us BIGINT NOT NULL);
+    revision INTEGER NOT NULL, origin BIGINT NOT NULL, delay_us BIGINT NOT NULL);
 CREATE VIEW readings AS SELECT * FROM cold UNION ALL SELECT * FROM hot;
 CREATE TABLE settled (until_us BIGINT NOT NULL);
 INSERT INTO settled VALUES ($beginning);
@@ -50,7 +51,15 @@ CREATE TABLE days (day INTEGER NOT NULL, late BIGINT NOT NULL, tidy BOOLEAN NOT 
 $rollups
 """
 
-_TAKEN_OVER = {1: f"ALTER TABLE readings RENAME TO hot; {_PARTED} UPDATE schema_version SET version = 2"}  # noqa: S608
+_TAKEN_OVER = {
+    1: f"""
+ALTER TABLE readings RENAME TO readings_1;
+{_PARTED}
+INSERT INTO hot SELECT series, time_us, value, flag, revision, origin, received_us - time_us FROM readings_1;
+DROP TABLE readings_1;
+UPDATE schema_version SET version = 2
+""",  # noqa: S608 -- constants of this module
+}
 """What makes a file of each older schema version one of the next."""
 
 _FULL = ("could not write", "no space left", "file too large")

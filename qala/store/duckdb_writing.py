@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import duckdb
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ from devices.quantity import QUANTITIES
 from devices.reading import Batch, BoolArray, Int32Array, Int64Array
 from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, runs_of_days
+from qala.store.base import READINGS
 from qala.store.duckdb_file import tables
 from qala.store.duckdb_overview_sql import FORGET_ROLLUPS
 from qala.store.rows import column, readings_table
@@ -41,7 +43,7 @@ def put(connection: duckdb.DuckDBPyConnection, new: Batch, rest: Batch, settled_
     for table, batch in _parted(rest, settled_us):
         done += [(table, changed) for changed in _merged(connection, table, batch)]
     for table, batch in _parted(new, settled_us):
-        with tables(connection, arrivals=readings_table(batch)):
+        with tables(connection, arrivals=_arrivals(batch)):
             connection.execute(sql.INSERT_READINGS[table])
         done.append((table, Changed(batch.time_us, np.ones(len(batch), np.bool_))))
     note(connection, [changed for table, changed in done if table == sql.COLD])
@@ -59,9 +61,15 @@ def _parted(batch: Batch, settled_us: int) -> Iterator[tuple[str, Batch]]:
             yield sql.HOT, batch.take(~late)
 
 
+def _arrivals(batch: Batch) -> pa.Table:
+    """Return a batch as rows of the tables: they keep how long after its time a reading was received."""
+    kept = msgspec.structs.replace(batch, received_us=batch.received_us - batch.time_us)
+    return readings_table(kept).rename_columns([*READINGS.names[:-1], "delay_us"])
+
+
 def _merged(connection: duckdb.DuckDBPyConnection, table: str, batch: Batch) -> Iterator[Changed]:
     for rows, span in runs_of_days(batch.time_us):
-        with tables(connection, arrivals=readings_table(batch.take(rows))):
+        with tables(connection, arrivals=_arrivals(batch.take(rows))):
             found = connection.execute(sql.MERGE_READINGS[table], sql.bounds(span)).fetchnumpy()
         yield Changed(np.asarray(found["time_us"], np.int64), np.asarray(found["fresh"], np.bool_))
 
