@@ -7,7 +7,7 @@ must come out, from the same files, with pandas. The sets of windows must match 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from qala.publisher import Publisher
 from tests import oracle, recordings
 from tests.processes import Qala
 from tests.recordings import Recording
+from tests.servers import Influx
 
 Key = tuple[str, int]
 DAY = 86_400
@@ -116,25 +117,38 @@ def check_episodes(qala: Qala, recording: Recording) -> None:
     assert sorted(found, key=str) == expected
 
 
-@pytest.mark.parametrize(
-    ("record", "checks"),
-    [
-        pytest.param(
-            lambda _: recordings.rehearsal(),
-            [check_readings, check_traffic, check_air, check_energy, check_episodes],
-            id="a day of the rehearsal city",
-        ),
-        pytest.param(recordings.metr_la, [check_readings, check_traffic, check_episodes], id="loops of Los Angeles"),
-        pytest.param(recordings.beijing, [check_readings, check_air], id="an air station of Beijing"),
-        pytest.param(recordings.uk_meter, [check_readings, check_energy], id="a household meter in Britain"),
-    ],
-)
-def test_bytes_become_readings_indicators_and_alerts(
-    tmp_path: Path, record: Callable[[Path], Recording], checks: list[Callable[[Qala, Recording], None]]
-) -> None:
-    recording = record(tmp_path / "files")
-    with Qala(tmp_path / "data", devices=recording.devices_file, zones=recording.zones_file) as qala:
+Check = Callable[[Qala, Recording], None]
+
+RECORDINGS: Mapping[str, tuple[Callable[[Path], Recording], list[Check]]] = {
+    "a day of the rehearsal city": (
+        lambda _: recordings.rehearsal(),
+        [check_readings, check_traffic, check_air, check_energy, check_episodes],
+    ),
+    "loops of Los Angeles": (recordings.metr_la, [check_readings, check_traffic, check_episodes]),
+    "an air station of Beijing": (recordings.beijing, [check_readings, check_air]),
+    "a household meter in Britain": (recordings.uk_meter, [check_readings, check_energy]),
+}
+
+
+def check_route(name: str, folder: Path, **store: str) -> None:
+    """Send a recording all the way into a store, named by environment variables, and check all that comes of it."""
+    record, checks = RECORDINGS[name]
+    recording = record(folder / "files")
+    qala = Qala(folder / "data", devices=recording.devices_file, zones=recording.zones_file)
+    qala.environment |= store
+    with qala:
         publish(qala, recording)
         assert qala.all("rejected") == []
         for check in checks:
             check(qala, recording)
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_bytes_become_readings_indicators_and_alerts(tmp_path: Path, name: str) -> None:
+    check_route(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a day of the rehearsal city", "an air station of Beijing"])
+def test_they_become_the_same_over_influxdb(tmp_path: Path, name: str, influx: Influx) -> None:
+    store = {"QALA_STORE__URL": influx.url(influx.bucket()), "QALA_STORE__TOKEN": influx.token}
+    check_route(name, tmp_path, **store)
