@@ -60,7 +60,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What the state knew before a backup was made.
 
     By journal, up to which message all was computed, and what was rejected; which devices were awaited; what waited to be
-    computed, as devices, as (series, 5-minute bucket) and as windows; and the registry, without its drawings. Nothing of it is needed but for `restore`; without it all that the journal still holds is taken once more.
+    computed, as devices, as (series, 5-minute bucket) and as windows; and the registry, without its drawings.
+    Without all this, `restore` takes everything that the journal still holds once more.
     """
 
     computed: Mapping[str, int] = {}

@@ -175,12 +175,15 @@ def test_what_happened_outside_the_journal_since_a_backup_comes_back_too(place: 
 def test_a_change_of_the_registry_since_a_backup_counts_for_what_was_computed_before(
     place: Place, tmp_path: Path
 ) -> None:
-    a_few_hours(place)
+    place.send(hours(60, now_us()))
+    with place.serve() as app:
+        admit_latecomer(app)
     file = tmp_path / "backup.duckdb"
     back_up(place.config, file, say=quiet)
     with place.serve() as app:
-        moved = Placement("town/s1", ("district0",), since_us=now_us() - 30 * MINUTE_US)
-        registry.import_registry(app._engine, [app.registry().devices["town/s1"]], [], [moved], now_us())
+        moved = Placement(LATECOMER, ("district1",), since_us=now_us() - 30 * MINUTE_US)
+        devices = [app.registry().devices[LATECOMER]]
+        registry.import_registry(app._engine, devices, [], [moved], now_us())
         app.reload()
     computed = place.values()
     restore(place.config, file, force=False, say=quiet)
