@@ -12,7 +12,7 @@ from devices.errors import CorruptError
 from devices.reading import Batch, BoolArray, Int32Array, Int64Array, SeriesInfo
 from qala.store import influx_flux as flux
 from qala.store import influx_lines as lines
-from qala.store.arrival import DAY_US
+from qala.store.arrival import DAY_US, runs_of_days
 from qala.store.base import Aggregate, Span
 from qala.store.influx_http import EARLIEST_US, LATEST_US, RefusedError, Server
 from qala.store.influx_rows import readings, tables, times
@@ -27,6 +27,8 @@ _EXPECTED_US = 10_000_000  # between two readings of a series, before they are c
 _FILTER_MAX = 8_000  # characters of a filter by series
 _SERIES_AT_ONCE = 1_000
 _NEAR_US = 2 * DAY_US  # where a series' nearest reading is looked for first
+_GAP_US = 3_600_000_000
+_STRETCHES_MAX = 20  # that are read one by one
 _BLAMED_MAX = 3  # refused lines that are told
 
 Catalog = Mapping[int, SeriesInfo]
@@ -185,6 +187,19 @@ class Points:
             for predicate in _predicates(ids, catalog):
                 last = flux.moment(min(time_us, LATEST_US) - 1)
                 self._server.delete(self._bucket, flux.moment(EARLIEST_US), last, predicate)
+
+
+def stretches(time_us: Int64Array) -> list[tuple[Int64Array, Span]]:
+    """Return the indices of times, a part for each stretch without a gap of an hour, and the span of each part.
+
+    Where these are many, whole days count: what is read around a late reading costs less than a request.
+    """
+    order = np.argsort(time_us, kind="stable")
+    ordered_us = time_us[order]
+    parts = np.split(order, np.flatnonzero(np.diff(ordered_us) > _GAP_US) + 1)
+    if len(parts) > _STRETCHES_MAX:
+        return list(runs_of_days(time_us))
+    return [(rows, Span(int(time_us[rows[0]]), int(time_us[rows[-1]]) + 1)) for rows in parts if len(rows)]
 
 
 def grouped(ids: Sequence[int], catalog: Catalog) -> list[Sequence[int]]:

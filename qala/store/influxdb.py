@@ -24,11 +24,11 @@ from devices.errors import UnavailableError
 from devices.reading import Batch, BoolArray, Int32Array, Int64Array, Position, SeriesInfo
 from devices.value import Value
 from qala.store import influx_lines as lines
-from qala.store.arrival import Extent, runs_of_days
+from qala.store.arrival import Extent
 from qala.store.base import Aggregate, Appended, Capabilities, Selector, Span, Upkeep, ValueSelector
 from qala.store.influx_buckets import Buckets
 from qala.store.influx_http import RefusedError, Server, find_token, parse_address
-from qala.store.influx_points import Points, Runs, concatenated, runs
+from qala.store.influx_points import Points, Runs, concatenated, runs, stretches
 from qala.store.influx_rows import find
 from qala.store.influx_turns import Turns
 from qala.store.influx_values import Ledger
@@ -177,7 +177,7 @@ class InfluxDBStore:
     def _judged(self, batch: Batch) -> _Judged:
         """Compare readings with the stored ones of their (series, time)."""
         found = _Judged([], [], [])
-        for rows, span in runs_of_days(batch.time_us):
+        for rows, span in stretches(batch.time_us):
             part = batch.take(rows)
             stored = self._points.stored(part.series, span, self._catalog)
             places = find(stored.series, stored.time_us, part.series, part.time_us)
@@ -191,7 +191,7 @@ class InfluxDBStore:
         gone = 0
         with self._lock:
             self._check_open()
-            for rows, span in runs_of_days(time_us):
+            for rows, span in stretches(time_us):
                 stored = self._points.stored(series[rows], span, self._catalog)
                 places = find(stored.series, stored.time_us, series[rows], time_us[rows])
                 known = np.flatnonzero(places >= 0)
