@@ -195,13 +195,13 @@ class Scheduler:
         Not beside `step`: whoever calls both sees to that.
         """
         newest = self._newest(values)
-        current = [value for value in values if value.known_us >= newest.get(_key(value), _NONE).known_us]
-        changed = _changed(current, newest)
+        other = _changed(values, newest)
+        changed = [value for value in other if value.known_us >= newest.get(_key(value), _NONE).known_us]
         self._store.put_values(changed)
         if changed:
             self._judge(changed)
             self._on_values(changed)
-        return Put(len(changed), len(current) - len(changed), len(values) - len(current))
+        return Put(len(changed), len(values) - len(other), len(other) - len(changed))
 
     def _newest(self, values: Sequence[Value]) -> Mapping[_Key, _Newest]:
         """Return what the store has of values, by key."""

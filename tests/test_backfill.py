@@ -282,5 +282,6 @@ def test_a_number_made_of_newer_readings_stays(tmp_path: Path) -> None:
     live = Value("pm2_5_mean", "district1", "1h", 0, HOUR_US, 22.0, "ug/m3", 6, 6, "mean", "1", 0, known_us=9)
     store.put_values([live])
     assert line.scheduler.put([msgspec.structs.replace(live, value=21.0, known_us=8)]) == Put(0, 0, 1)
+    assert line.scheduler.put([msgspec.structs.replace(live, known_us=8)]) == Put(0, 1, 0)
     assert store.values(ValueSelector(), Span(0, 1)).to_pylist()[0]["value"] == 22.0
     assert line.judged == []
