@@ -313,12 +313,14 @@ def test_a_retention_that_was_shortened_meanwhile_is_learned_from_the_refusal(
     assert store.append(given, Position("j", 2)) == Appended(0, 0, 1)
 
 
-def test_the_settings_retention_becomes_the_buckets(influx: Influx, bucket: str) -> None:
-    opened(influx, influx.url(bucket), keep_days={"default": 3}).close()
-    assert keeps_s(influx, bucket) == 3 * DAY_S
+def test_the_bucket_keeps_what_the_settings_keep_longest_and_a_day_more(influx: Influx, bucket: str) -> None:
+    opened(influx, influx.url(bucket), keep_days={"pm2_5": 30}).close()
+    assert keeps_s(influx, bucket) == 0  # the others are kept for ever
+    opened(influx, influx.url(bucket), keep_days={"pm2_5": 3, "default": 2}).close()
+    assert keeps_s(influx, bucket) == 4 * DAY_S
     assert keeps_s(influx, f"{bucket}_qala") == 0
     opened(influx, influx.url(bucket)).close()
-    assert keeps_s(influx, bucket) == 3 * DAY_S
+    assert keeps_s(influx, bucket) == 4 * DAY_S
 
 
 def test_a_retention_that_the_server_does_not_take_is_told(influx: Influx, bucket: str) -> None:

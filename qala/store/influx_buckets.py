@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from devices.errors import ConfigError, QalaError
@@ -29,7 +29,7 @@ class Buckets:
         self._server = server
         self.readings = server.address.bucket
         self.ledger = f"{self.readings}_qala"
-        self._wanted_s = int(settings.keep_days.get("default", 0) * _DAY_S)
+        self._wanted_s = _wanted_s(settings.keep_days)
         self._keep_us: int | None = None
         self._expired = 0
         self._error = ""
@@ -103,6 +103,15 @@ class Buckets:
             left_out = f"{self._expired} readings came later than the bucket keeps them and were left out"
             error = f"{error}; {left_out}" if error else left_out
         return [Upkeep("retention", self._expired, self._expired, "readings", error)] if error else []
+
+
+def _wanted_s(keep_days: Mapping[str, float]) -> int:
+    """Return how long the bucket shall keep readings [s]; 0: for ever.
+
+    As long as the quantity that is kept longest, and a day more: whoever deletes by quantity notes that before it happens,
+    and the server, which notes nothing, must never be first.
+    """
+    return int((max(keep_days.values()) + 1) * _DAY_S) if "default" in keep_days else 0
 
 
 def _keep_us(bucket: object) -> int | None:
