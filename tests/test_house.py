@@ -88,7 +88,7 @@ def test_the_commands_that_the_documents_name_exist() -> None:
 
 def test_the_scripts_that_the_readme_names_exist() -> None:
     readme = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"\bscripts/[a-z]+\b", readme))
+    named = set(re.findall(r"\bscripts/[a-z-]+\b", readme))
     assert {"scripts/demo", "scripts/test"} <= named
     assert [name for name in named if not (ROOT / name).exists()] == []
 
