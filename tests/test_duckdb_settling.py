@@ -153,7 +153,13 @@ def numbered(number: int, series: int = 50) -> Batch:
     time_us = np.full(series, T0 + number * 10 * MINUTE - (number % 3 == 0) * DAY, np.int64) + number
     ones = np.ones(series, np.uint8)
     return Batch(
-        ids, time_us, ids * 0.5, ones, np.zeros(series, np.int32), np.full(series, number, np.int64), time_us + 1
+        ids,
+        time_us,
+        ids.astype(np.float64),
+        ones,
+        np.zeros(series, np.int32),
+        np.full(series, number, np.int64),
+        time_us + 1,
     )
 
 
