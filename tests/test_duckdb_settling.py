@@ -271,3 +271,28 @@ def test_a_writer_waits_only_for_the_times_that_are_being_rewritten() -> None:
     for writer in writers:
         writer.join()
     assert sorted(done) == [9, 10, 19, 20]
+
+
+def test_a_writer_that_waited_for_a_settlement_knows_the_new_boundary() -> None:
+    gate, found = Gate(0), []
+
+    def write() -> None:
+        with gate.writing(np.array([15], np.int64)):
+            found.append(gate.settled_us)
+
+    with gate.closed(Span(10, 20), settled_us=20):
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert gate.settled_us == 0
+    assert gate.settled_us == 20
+    writer.join()
+    assert found == [20]
+
+
+def test_a_settlement_that_fails_leaves_the_boundary() -> None:
+    gate = Gate(0)
+    with pytest.raises(duckdb.Error), gate.closed(Span(10, 20), settled_us=20):
+        raise duckdb.Error
+    assert gate.settled_us == 0
+    with gate.writing(np.array([15], np.int64)):
+        assert gate.settled_us == 0

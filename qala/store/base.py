@@ -74,7 +74,7 @@ class Capabilities(msgspec.Struct, frozen=True):
 class Upkeep(msgspec.Struct, frozen=True):
     """How a piece of an engine's background work stands: `done` of `total`, counted in `unit`. `error` is why it stopped."""
 
-    name: str  # "settle", "roll up", "retention"
+    name: str  # "settle", "roll up", "forget"
     done: int
     total: int
     unit: str  # "days", "readings"

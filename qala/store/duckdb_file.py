@@ -82,6 +82,7 @@ def connect(path: Path, *, memory_max_mb: int, threads: int) -> duckdb.DuckDBPyC
                 "threads": threads,
                 "autoload_known_extensions": False,
                 "autoinstall_known_extensions": False,
+                "immediate_transaction_mode": True,  # a transaction sees the moment at which it begins
             },
         )
     try:

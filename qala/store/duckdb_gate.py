@@ -34,12 +34,17 @@ class Gate:
             yield
 
     @contextmanager
-    def closed(self, span: Span) -> Iterator[None]:
-        """Keep writers out of a span; whatever a writer committed before is seen by what is begun inside."""
+    def closed(self, span: Span, *, settled_us: int | None = None) -> Iterator[None]:
+        """Keep writers out of a span; whatever a writer committed before is seen by what is begun inside.
+
+        Where a boundary is given, it counts once the inside has succeeded, before any writer that waited goes on.
+        """
         with self._condition:
             self._closed = span
         try:
             yield
+            with self._condition:
+                self.settled_us = self.settled_us if settled_us is None else settled_us
         finally:
             with self._condition:
                 self._closed = None

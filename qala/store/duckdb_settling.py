@@ -76,10 +76,9 @@ class Tender:
         oldest = self._oldest_hot()
         stop_us = until_us if oldest is None else min(until_us, max(_end_of_day(oldest), self._gate.settled_us))
         start_us = min(self._gate.settled_us, stop_us - 1) // DAY_US * DAY_US
-        with self._rewriting(Span(start_us, stop_us)):
+        with self._rewriting(Span(start_us, stop_us), settled_us=stop_us):
             for statement in sql.SETTLE:
                 self._cursor.execute(statement, {"stop": stop_us})
-        self._gate.settled_us = stop_us
         return True
 
     def _oldest_hot(self) -> int | None:
@@ -108,9 +107,10 @@ class Tender:
         return {"closed": min(now_us - CLOSED_US, self._gate.settled_us)}
 
     @contextmanager
-    def _rewriting(self, span: Span) -> Iterator[None]:
+    def _rewriting(self, span: Span, *, settled_us: int | None = None) -> Iterator[None]:
         """Rewrite the readings of whole days in one transaction; those who write readings of them, or note them, wait."""
-        with self._gate.closed(Span(span.start_us - BACK_US, span.stop_us + AHEAD_US)), transaction(self._cursor):
+        reached = Span(span.start_us - BACK_US, span.stop_us + AHEAD_US)
+        with self._gate.closed(reached, settled_us=settled_us), transaction(self._cursor):
             yield
 
     def _measured(self, now_us: int) -> Sequence[Upkeep]:

@@ -27,7 +27,6 @@ BACK_US, AHEAD_US = reach_us(QUANTITIES)
 """How far before and after a reading others decide whether it is sound [us], at most."""
 _REACHED = (-AHEAD_US, *range(0, BACK_US, DAY_US), BACK_US)
 """Steps [us] from a reading through every UTC day of those that it may decide on."""
-_REACHES_US = (-AHEAD_US, *range(0, BACK_US, DAY_US), BACK_US)  # a step a day: none between is left out
 
 
 class Changed(NamedTuple):
