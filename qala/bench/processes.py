@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -50,9 +50,11 @@ def cpu_of(commands: Mapping[str, int]) -> Cpu:
     threads: dict[str, float] = {}
     for command, pid in commands.items():
         for task in sorted((_PROC / str(pid) / "task").iterdir()):
-            name = "main" if task.name == str(pid) else (task / "comm").read_text().strip()
-            name = f"{command}: {name}"
-            threads[name] = threads.get(name, 0.0) + int((task / "schedstat").read_text().split()[0]) / 1e9
+            with suppress(FileNotFoundError, ProcessLookupError):  # the thread ended meanwhile
+                used_s = int((task / "schedstat").read_text().split()[0]) / 1e9
+                name = "main" if task.name == str(pid) else (task / "comm").read_text().strip()
+                name = f"{command}: {name}"
+                threads[name] = threads.get(name, 0.0) + used_s
     return Cpu({command: _used_s(pid) for command, pid in commands.items()}, threads)
 
 

@@ -18,6 +18,7 @@ from qala.store.base import Span
 __all__ = ["QUESTIONS", "Question", "Reach", "Timing", "Where", "measure", "summary", "wheres"]
 
 _DAY_US = 24 * HOUR_US
+_AHEAD_US = 5 * HOUR_US
 _RUNS_MIN = 3
 
 
@@ -73,6 +74,15 @@ def _hours(shape: Shape, where: Where) -> Span:
     return Span(max(end_us - 30 * _DAY_US, shape.start_us // HOUR_US * HOUR_US), end_us)
 
 
+def _local_day(shape: Shape, where: Where) -> Span:
+    """Return a whole local day (five hours ahead of UTC), of the last week there is; the last 24 h where there is none."""
+    whole = (where.end_us + _AHEAD_US) // _DAY_US - -(-(shape.start_us + _AHEAD_US) // _DAY_US)
+    if whole < 1:
+        return _back(shape, where.end_us, _DAY_US)
+    stop_us = ((where.end_us + _AHEAD_US) // _DAY_US - where.series % min(whole, 7)) * _DAY_US - _AHEAD_US
+    return Span(stop_us - _DAY_US, stop_us)
+
+
 def _readings(shape: Shape, span: Span, series: int | None) -> tuple[Int64Array, Int64Array, Float64Array, Int64Array]:
     """Return (series, time, value, good) of a span, of one series or of all."""
     turns = np.arange(max(shape.turn_of(span.start_us), 0), shape.turn_of(span.stop_us), dtype=np.int64)
@@ -101,9 +111,9 @@ def _right_means(shape: Shape, span: Span, width_us: int, series: int | None) ->
 
 
 @lru_cache(maxsize=8)
-def _right_completeness(shape: Shape, end_us: int) -> Right:
+def _right_completeness(shape: Shape, span: Span) -> Right:
     """Count turn by turn, so that the memory of an engine in this process is not drowned in that of the check."""
-    span, good = _back(shape, end_us, _DAY_US), np.zeros(shape.series, np.int64)
+    good = np.zeros(shape.series, np.int64)
     for start_us in range(span.start_us, span.stop_us, STEP_US):
         good += _readings(shape, Span(start_us, start_us + STEP_US), None)[3]
     return Right(int((good > 0).sum()), float(good.sum()))
@@ -144,9 +154,9 @@ QUESTIONS = (
     ),
     Question(
         "completeness",
-        "completeness of 24 h, all series",
-        lambda peer, shape, where: peer.completeness(_back(shape, where.end_us, _DAY_US)),
-        lambda shape, where: _right_completeness(shape, where.end_us),
+        "completeness of a local day, all series",
+        lambda peer, shape, where: peer.completeness(_local_day(shape, where)),
+        lambda shape, where: _right_completeness(shape, _local_day(shape, where)),
         count=lambda shape, _: shape.series,
     ),
 )

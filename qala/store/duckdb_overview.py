@@ -11,7 +11,8 @@ import pyarrow as pa
 from devices.reading import Int64Array, SeriesInfo
 from qala.store import duckdb_overview_sql as sql
 from qala.store.arrival import DAY_US
-from qala.store.base import Aggregate
+from qala.store.base import Aggregate, Span
+from qala.store.duckdb_dense import dense, fits
 from qala.store.duckdb_file import tables
 from qala.store.duckdb_rollups import HOUR_US, Route, route
 from qala.store.duckdb_sound import sound
@@ -37,6 +38,9 @@ def overview(
     those, parameters = ("", {}) if len(ids) == len(catalog) else only(ids)
     grid, named = _grid(edges_us)
     way = _route(cursor, edges_us, aggregates)
+    if not way.hours and len(ids) > _FEW and fits(grid, len(edges_us) - 1, len(catalog), aggregates):
+        span = Span(int(edges_us[0]), int(edges_us[-1]))
+        return dense(cursor, those, parameters, grid, span, len(catalog), aggregates)
     if Aggregate.SOUND in aggregates and way.rest:
         named["judged"] = pa.concat_tables([sound(cursor, catalog, ids, edges_us, span) for span in way.rest])
     if way.apart and "judged" not in named:

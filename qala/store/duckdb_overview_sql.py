@@ -34,6 +34,8 @@ ROWS_BY_SERIES = (
     "SELECT series, count(*) FROM readings WHERE time_us >= $start AND time_us < $stop GROUP BY series ORDER BY series"
 )
 
+BARE_READINGS = "SELECT series, time_us, value, flag FROM readings WHERE time_us >= $start AND time_us < $stop"
+
 # A week is put in one run when a later one has begun and none of its days waits to be rolled.
 UNTIDY_WEEKS = f"""
 SELECT day // {_WEEK_DAYS} AS week FROM days
