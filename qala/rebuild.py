@@ -31,7 +31,7 @@ from qala.state.database import METADATA
 from qala.state.dirty import DirtyMarks
 from qala.state.registry import load_registry
 from qala.store import Store, open_store
-from qala.store.manifest import put_file
+from qala.store.durable import put_file
 
 __all__ = ["Rebuilt", "rebuild"]
 

@@ -36,13 +36,13 @@ from qala.state.reopened import affected, reopen, reopened
 from qala.state.rewound import Rewound, set_rewound
 from qala.store import Store, StoreSettings, open_store
 from qala.store.base import Backups
+from qala.store.durable import sync, sync_folder
 from qala.store.manifest import (
     Manifest,
     OnDay,
     describe,
     differences,
     read_manifest,
-    sync_folder,
     write_manifest,
 )
 
@@ -270,9 +270,7 @@ def _copied(file: Path, to: Path) -> Path:
     """Copy a file durably. Raises UnavailableError where there is no room; nothing stays of it then."""
     try:
         shutil.copyfile(file, to)
-        descriptor = os.open(to, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        sync(to)
     except OSError as error:
         to.unlink(missing_ok=True)
         raise UnavailableError(

@@ -113,3 +113,18 @@ def test_nothing_stays_of_a_backup_that_failed(tmp_path: Path) -> None:
     code = f"from tests.test_duckdb_backup import back_up_to_a_full_disk; back_up_to_a_full_disk({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["readings.duckdb", "second"]
+
+
+def test_what_a_killed_backup_left_is_no_part_of_the_next(tmp_path: Path) -> None:
+    store = DuckDBStore.open(tmp_path / "readings.duckdb")
+    with_series(store, 50)
+    store.append(numbered(1), Position("j", 1))
+    (tmp_path / "copy.part").write_bytes(b"half")
+    (tmp_path / "copy.part.wal").write_bytes(b"a log of another file")
+    store.backup(tmp_path / "copy")
+    kept = everything(store)
+    store.close()
+    backup = DuckDBStore.open(tmp_path / "copy")
+    assert everything(backup) == kept
+    backup.close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["copy", "readings.duckdb"]

@@ -465,4 +465,4 @@ def test_what_is_written_is_durable_before_it_is_named(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", noting)
     export_day(store, lake, DAY)
-    assert synced[-3:] == ["part-1-0000.parquet", "manifest.json.new", "day=2026-01-10"]
+    assert synced[-3:] == ["part-1-0000.parquet", "manifest.json.part", "day=2026-01-10"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import duckdb
 
 from devices.errors import ConflictError, UnavailableError
+from qala.store.durable import sync, sync_folder
 
 
 def check_free(file: Path) -> None:
@@ -26,6 +26,7 @@ def copy_file(path: Path, file: Path) -> None:
     logs = (path.with_name(path.name + ".wal"), part.with_name(part.name + ".wal"))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        _clear(part, logs[1])  # what a killed copy left: its log must not lie beside another file
         shutil.copyfile(path, part)
         if logs[0].exists():
             shutil.copyfile(*logs)
@@ -46,24 +47,16 @@ def finish(file: Path) -> None:
     try:
         with duckdb.connect(str(part), config={"memory_limit": "512MB", "threads": 1}) as connection:
             connection.execute("CHECKPOINT")
-        _sync(part)
+        sync(part)
         check_free(file)
         part.rename(file)
-        _sync(file.parent)
+        sync_folder(file.parent)
     except (OSError, duckdb.Error) as error:
         raise UnavailableError(
             f"{file} cannot be written: {error}", hint="see to disk space and permissions"
         ) from error
     finally:
         _clear(part, log)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _clear(*files: Path) -> None:

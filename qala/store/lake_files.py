@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import ConfigError, NotFoundError, UnavailableError
+from qala.store.durable import put_file
 
 __all__ = ["Hashed", "LakeFiles"]
 
@@ -83,12 +84,7 @@ class LakeFiles:
             if not self._local:
                 self._fs.pipe_file(path, data)  # one PUT: an object appears whole
                 return
-            with open(f"{path}.new", "wb") as file:  # noqa: PTH123 - fsspec's paths are text
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(f"{path}.new", path)  # noqa: PTH105
-            _sync_folder(path.rpartition("/")[0])
+            put_file(Path(path), data)
 
     def remove(self, name: str) -> None:
         """Remove a file that may be gone already."""
@@ -155,11 +151,3 @@ class Hashed:
     @property
     def sha256(self) -> str:
         return self._hash.hexdigest()
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
@@ -13,8 +12,9 @@ import msgspec
 from devices.errors import CorruptError, NotFoundError, VersionError
 from qala.store.base import Store
 from qala.store.checksum import DaySum, ValueSum, reading_checksums, total, value_checksums
+from qala.store.durable import put_file
 
-__all__ = ["Day", "Manifest", "describe", "differences", "put_file", "read_manifest", "write_manifest"]
+__all__ = ["Day", "Manifest", "describe", "differences", "read_manifest", "write_manifest"]
 
 VERSION = 1
 _DAY_S = 86_400
@@ -98,26 +98,6 @@ def _differing(what: str, known: Mapping[str, Day], found: Mapping[str, Day]) ->
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest so that it is there as a whole, or not at all."""
     put_file(path, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-
-
-def put_file(path: Path, content: bytes) -> None:
-    """Write a file that is durable and whole when it appears under its name."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_manifest(path: Path) -> Manifest:
