@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,7 +121,8 @@ def test_what_a_killed_backup_left_is_no_part_of_the_next(tmp_path: Path) -> Non
     with_series(store, 50)
     store.append(numbered(1), Position("j", 1))
     (tmp_path / "copy.part").write_bytes(b"half")
-    (tmp_path / "copy.part.wal").write_bytes(b"a log of another file")
+    shutil.copyfile(tmp_path / "readings.duckdb.wal", tmp_path / "copy.part.wal")
+    store.append(numbered(2), Position("j", 2))
     store.backup(tmp_path / "copy")
     kept = everything(store)
     store.close()
