@@ -18,6 +18,7 @@ from devices.quantity import Quantity
 from devices.reading import BoolArray, Flag, Float64Array, Int32Array, Int64Array, UInt8Array
 
 __all__ = [
+    "VERSION",
     "Limits",
     "aggregate_flags",
     "context_s",
@@ -28,6 +29,9 @@ __all__ = [
     "spike_flags",
     "step_flags",
 ]
+
+VERSION = 1
+"""Of the context checks: raised when they give other flags, so that what was counted by them is counted anew."""
 
 SECOND_US = 1_000_000
 SPIKE_NEIGHBOUR_S = 600

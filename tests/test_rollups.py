@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from devices.reading import Batch, Int64Array
-from qala.store import open_store
+from qala.store import open_store, sound
 from qala.store.base import Aggregate, Selector, Store
 from qala.store.conformance import DAY, EVERY, MINUTE, T0, air, batch
 from qala.store.duckdb import DuckDBStore
@@ -314,3 +315,26 @@ def changed(store: Store, what: str, how: Any, number: int) -> None:
         store.delete_before(how[1], Selector(series=frozenset({how[0]})))
     else:
         tended(store, how + number * AGAIN_US)
+
+
+def test_rollups_that_other_checks_have_counted_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened() -> DuckDBStore:
+        return DuckDBStore.open(tmp_path / "readings.duckdb")
+
+    store = opened()
+    store.register([air(f"air/{n}", quantity) for n, quantity in enumerate(QUANTITIES)])
+    store.append(five_days(), None)
+    tended(store)
+    store.close()
+    store = opened()
+    assert rolled(store) == [0, 1, 2, 3, 4]
+    store.close()
+    strict = replace(sound.QUANTITIES["temperature"], step_max_per_h=0.1)
+    monkeypatch.setattr(sound, "QUANTITIES", {**sound.QUANTITIES, "temperature": strict})
+    store = opened()
+    assert rolled(store) == []
+    agree(store, in_memory(five_days()), EVERY_HOUR)
+    tended(store)
+    assert rolled(store) == [0, 1, 2, 3, 4]
+    agree(store, in_memory(five_days()), EVERY_HOUR)
+    store.close()

@@ -24,6 +24,7 @@ from qala.store.duckdb_file import Cursors, close, closed, connect, tables, tran
 from qala.store.duckdb_gate import BEGINNING_US, Gate
 from qala.store.duckdb_newest import stored
 from qala.store.duckdb_overview import overview
+from qala.store.duckdb_rollups import distrust
 from qala.store.duckdb_settling import Tender
 from qala.store.duckdb_writing import delete_before, put, retract
 from qala.store.rows import (
@@ -35,6 +36,7 @@ from qala.store.rows import (
     values_table,
 )
 from qala.store.settings import StoreSettings
+from qala.store.sound import checks
 
 _ROWS_MAX = 65_536  # rows of one record batch
 _NEAR_US = (DAY_US // 12, 2 * DAY_US)  # where a series' nearest reading is looked for first
@@ -62,6 +64,8 @@ class DuckDBStore:
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, *, readers: int, settle_after_s: int) -> None:
         self._path = path
         self._writer = connection
+        with transaction(connection):
+            distrust(connection, checks())
         self._cursors = Cursors(connection, count=readers)
         [(settled_us,)] = _rows(connection, sql.SETTLED)
         self._gate = Gate(settled_us)

@@ -23,6 +23,12 @@ CREATE TABLE tidy_weeks (week INTEGER NOT NULL);
 
 HOUR_US = 3_600_000_000
 _DAY_US, _WEEK_DAYS = 86_400_000_000, 7
+DISTRUST = (
+    "CREATE TABLE IF NOT EXISTS judged_by (checks VARCHAR NOT NULL)",
+    "UPDATE days SET rolled = false WHERE rolled AND NOT EXISTS (FROM judged_by WHERE checks = $checks)",
+    "DELETE FROM judged_by WHERE checks <> $checks",
+    "INSERT INTO judged_by SELECT $checks WHERE NOT EXISTS (FROM judged_by)",
+)
 _COLUMNS = "series, hour_us, n, good, sound, sum, min, max, first, last, p50, p95"
 
 ROLLED_DAYS = "SELECT day FROM days WHERE rolled AND day >= $first AND day <= $last ORDER BY day"

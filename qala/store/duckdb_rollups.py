@@ -64,6 +64,14 @@ class Roller:
         return bool(weeks)
 
 
+def distrust(connection: duckdb.DuckDBPyConnection, checks: str) -> None:
+    """Use no roll-ups that other context checks have counted, in the caller's transaction: their days are rolled again."""
+    create, *others = sql.DISTRUST
+    connection.execute(create)
+    for statement in others:
+        connection.execute(statement, {"checks": checks})
+
+
 def roll(connection: duckdb.DuckDBPyConnection, day: int, catalog: Mapping[int, SeriesInfo]) -> None:
     """Make the roll-ups of a UTC day from its readings, in the caller's transaction, and mark it as rolled.
 

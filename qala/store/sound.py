@@ -6,17 +6,19 @@ their edges as `reach_us` says and leave those rows out of the counts.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
-from devices.quality import Limits, context_s, derive_flags, limits_of
+from devices.quality import VERSION, Limits, context_s, derive_flags, limits_of
 from devices.quantity import QUANTITIES
 from devices.reading import USABLE, BoolArray, Float64Array, Int32Array, Int64Array, SeriesInfo, UInt8Array
 from qala.store.rows import column, numbers
 
-__all__ = ["JUDGED", "count_sound", "limits_by_name", "reach_us", "soundness", "whole_series"]
+__all__ = ["JUDGED", "checks", "count_sound", "limits_by_name", "reach_us", "soundness", "whole_series"]
 
 JUDGED = pa.schema([("series", pa.int32()), ("start_us", pa.int64()), ("sound", pa.int64())])
 """Columns of `count_sound`."""
@@ -30,6 +32,12 @@ def limits_by_name(quantity: str) -> Limits:
     """Return the context limits of a quantity by its name; those of an unknown one check nothing."""
     known = QUANTITIES.get(quantity)
     return limits_of(known) if known else Limits()
+
+
+def checks() -> str:
+    """Return a digest of what soundness depends on beside the readings: the checks and the limits of all quantities."""
+    told = msgspec.json.encode((VERSION, {name: limits_by_name(name) for name in sorted(QUANTITIES)}))
+    return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 def reach_us(quantities: Iterable[str]) -> tuple[int, int]:
