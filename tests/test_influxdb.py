@@ -42,7 +42,7 @@ from qala.store.conformance import (
     rows,
     with_series,
 )
-from qala.store.influx_http import RefusedError, parse_address
+from qala.store.influx_http import RefusedError, Server, parse_address
 from tests.servers import Influx, started_influx
 
 DAY_S = 86_400
@@ -256,6 +256,22 @@ def test_lines_that_the_server_does_not_take_are_named_and_the_position_stays(
     )
     assert store.append(given, Position("j", 1)) == Appended(1, 0, 40)
     assert len(everything(store)) == 41
+
+
+def test_a_write_that_is_only_too_large_is_taken_in_smaller_ones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Server.write
+
+    def behind_a_proxy(self: Server, name: str, body: bytes) -> None:
+        if body.count(b"\n") > 10:
+            raise RefusedError("413: too large", hint="")
+        whole(self, name, body)
+
+    with_series(store, 40)
+    given = batch(*((s, T0, float(s)) for s in range(1, 41)))
+    monkeypatch.setattr(Server, "write", behind_a_proxy)
+    assert store.append(given, Position("j", 1)) == Appended(40, 0, 0)
+    assert store.applied("j") == Position("j", 1)
+    assert len(everything(store)) == 40
 
 
 def test_points_of_somebody_else_are_told(influx: Influx, bucket: str, store: Store) -> None:

@@ -156,10 +156,15 @@ class Points:
             try:
                 self._server.write(self._bucket, body)
             except RefusedError as error:
-                raise self._blame(body, error) from None
+                blamed = self._blame(body, error.hint)
+                if blamed is not None:
+                    raise blamed from None
 
-    def _blame(self, body: bytes, refusal: RefusedError) -> RefusedError:
-        """Find the lines that a write was refused for, by writing ever smaller halves of it."""
+    def _blame(self, body: bytes, hint: str) -> RefusedError | None:
+        """Find the lines that a write was refused for, by writing ever smaller halves of it.
+
+        None where each half was taken: the whole was only too much at once, for a proxy in between.
+        """
         told: list[str] = []
         waiting = [body.splitlines(keepends=True)]
         while waiting and len(told) < _BLAMED_MAX:
@@ -172,9 +177,9 @@ class Points:
                 else:
                     waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
         if not told:
-            return refusal
+            return None
         more = " and others" if waiting else ""
-        return RefusedError(f"readings were not taken: {'; '.join(told)}{more}", hint=refusal.hint)
+        return RefusedError(f"readings were not taken: {'; '.join(told)}{more}", hint=hint)
 
     def delete(self, series: Int32Array, first_us: Int64Array, last_us: Int64Array) -> None:
         """Delete stretches of readings."""
