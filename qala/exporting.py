@@ -55,14 +55,15 @@ class Exporting:
     def export(self, url: str | None, first: int, last: int) -> Exported | None:
         """Export the first of the closed days `[first, last)` that has readings, None where none has.
 
-        Raises ConfigError where no lake is named. Days that retention has begun to thin are left as they are.
+        Raises ConfigError where no lake is named. Days that retention has begun to thin are left as they are;
+        of the others the lake's files are read, and written anew where they are damaged.
         """
         lake = Lake(url or self._url or _no_lake())
         now_us = self._now_us()
         first, last = max(first, first_kept_day(now_us, self._keep_days)), min(last, closed_days(now_us))
         with self._one_at_a_time:
             day = next(days_of(self._store, first, last), None)
-            found = None if day is None else export_day(self._store, lake, day)
+            found = None if day is None else export_day(self._store, lake, day, verify=True)
             upto = last if day is None else day + 1
             if first < upto:
                 lake.cover(first, upto)

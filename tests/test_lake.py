@@ -325,6 +325,32 @@ def test_a_damaged_part_is_found_and_written_again(tmp_path: Path, harm: Callabl
     assert [lake.verify(day) for day in lake.days()] == [[], [], []]
     harm(tmp_path / "lake" / "day=2026-01-10" / "part-1-0000.parquet")
     assert lake.verify(DAY) == ["part-1-0000.parquet is not what its manifest says"]
+    assert export_day(store, lake, DAY, verify=True).written
+    assert lake.verify(DAY) == []
+    assert described(lake) == described(store)
+
+
+def test_a_flipped_bit_in_a_page_is_an_error_and_no_other_number(tmp_path: Path) -> None:
+    store, lake = told(MemoryStore(), three_days()), Lake(str(tmp_path / "lake"))
+    export(store, lake)
+    part = tmp_path / "lake" / "day=2026-01-10" / "part-1-0000.parquet"
+    group, whole = pq.ParquetFile(part).metadata.row_group(0), part.read_bytes()
+    columns = [group.column(n) for n in range(group.num_columns)]
+    for column in columns:
+        last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+        part.write_bytes(whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :])
+        if column.path_in_schema in READINGS.names:  # the others are for tools that read a part alone
+            with pytest.raises(CorruptError, match="damaged"):
+                described(lake)
+
+
+def test_a_day_that_lost_its_manifest_is_found(tmp_path: Path) -> None:
+    store, lake = told(MemoryStore(), three_days()), Lake(str(tmp_path / "lake"))
+    export(store, lake)
+    (tmp_path / "lake" / "day=2026-01-10" / "manifest.json").unlink()
+    assert DAY in lake.begun()
+    assert lake.verify(DAY) == ["it has no manifest"]
+    assert export(store, lake) == [True, False, False]
 
 
 def test_a_part_that_cannot_be_read_is_an_error_with_the_way_back(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def verify(
     from qala.store.lake import day_name
 
     where = _lake(configuration(config, data), at)
-    days = [(day_name(day), where.verify(day)) for day in where.days() if _is_between(day_name(day), since, until)]
+    days = [(day_name(day), where.verify(day)) for day in where.begun() if _is_between(day_name(day), since, until)]
     show(
         [{"day": day, "ok": not wrong, "found": wrong} for day, wrong in days], ("day", "ok", "found"), as_json=as_json
     )

@@ -104,10 +104,10 @@ class Lake:
 
     def days(self) -> list[int]:
         """Return the numbers of the days that are complete, rising."""
-        return [day for day in self._begun() if self.files.exists(f"{folder_of(day)}/{MANIFEST}")]
+        return [day for day in self.begun() if self.files.exists(f"{folder_of(day)}/{MANIFEST}")]
 
-    def _begun(self) -> list[int]:
-        """Return the numbers of the days that have a folder, rising."""
+    def begun(self) -> list[int]:
+        """Return the numbers of the days that have a folder, rising; one without a manifest is not complete, or damaged."""
         return sorted(day_number(name.removeprefix(_DAY)) for name in self.files.names("") if name.startswith(_DAY))
 
     def manifest(self, day: int) -> Manifest | None:
@@ -177,7 +177,7 @@ class Lake:
         if not len(ids) or span.start_us >= span.stop_us:
             return
         wanted = range(span.start_us // DAY_US, (span.stop_us - 1) // DAY_US + 1)
-        rows = {day: manifest.rows for day in self._begun() if day in wanted and (manifest := self.manifest(day))}
+        rows = {day: manifest.rows for day in self.begun() if day in wanted and (manifest := self.manifest(day))}
         for some in np.array_split(ids, min(len(ids), 1 + sum(rows.values()) // ROWS_MAX)):
             table = self._gathered(list(rows), some, span)
             if len(table):
@@ -202,7 +202,7 @@ class Lake:
     def _of_part(self, name: str, ids: Int32Array, span: Span) -> Iterator[pa.Table]:
         """Read the row groups of a part that may hold what is wanted, and yield what of it is."""
         with self.files.open(name) as file, _undamaged(name):
-            part = pq.ParquetFile(file)
+            part = pq.ParquetFile(file, page_checksum_verification=True)
             groups = [n for n in range(part.num_row_groups) if _may_hold(part.metadata.row_group(n), ids, span)]
             if groups:
                 rows = part.read_row_groups(groups, columns=READINGS.names)
@@ -210,7 +210,7 @@ class Lake:
 
     def _table(self, name: str) -> pa.Table:
         with self.files.open(name) as file, _undamaged(name):
-            return pq.ParquetFile(file).read()
+            return pq.ParquetFile(file, page_checksum_verification=True).read()
 
     def _decoded(self, name: str, kind: type[Any]) -> Any:
         data = self.files.read(name)

@@ -90,15 +90,17 @@ def _has_readings(store: Store, span: Span) -> bool:
     return any(batch.num_rows for batch in store.read(Selector(), span, limit=1))
 
 
-def export_day(store: Store, lake: Lake, day: int) -> Exported:
+def export_day(store: Store, lake: Lake, day: int, *, verify: bool = False) -> Exported:
     """Bring the lake to what the store has of a day; where that is there already, nothing is written.
 
+    Parts that are missing or of another length are written again; with `verify` they are read, and so are those that changed.
     What the lake has stays until the new parts are complete. The manifest says what was written even where readings came
     in meanwhile: their day is simply due again.
     """
     before = lake.manifest(day)
     writer = _Day(store, lake, day)
-    if before and _is_complete(lake, day, before) and before.digest == writer.digest():
+    whole = before and (not lake.verify(day) if verify else _is_complete(lake, day, before))
+    if before and whole and before.digest == writer.digest():
         return Exported(before.day, False, before.rows, before.bytes, len(before.parts))
     manifest = writer.write(before.generation + 1 if before else 1)
     return Exported(manifest.day, True, manifest.rows, manifest.bytes, len(manifest.parts))
@@ -313,6 +315,7 @@ def _writer(file: Any) -> pq.ParquetWriter:
         file,
         _SCHEMA,
         compression="zstd",
+        write_page_checksum=True,
         use_dictionary=_REPEATED,
         column_encoding=dict.fromkeys(_RISING, "DELTA_BINARY_PACKED"),
     )
