@@ -20,6 +20,7 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from analytics.settings import AnalyticsSettings
@@ -175,7 +176,12 @@ def _from_environment() -> _Tree:
     for name in sorted(os.environ):
         if name.startswith(_PREFIX):
             _check_variable(name)
-    return EnvSettingsSource(Config)()
+    try:
+        return EnvSettingsSource(Config)()
+    except SettingsError as error:  # tells the field and not the value, which may be a secret
+        raise ConfigError(
+            f"an environment variable cannot be read: {error}", hint='a table is written as JSON: {"default": 400}'
+        ) from None
 
 
 def _check_variable(name: str) -> None:
@@ -281,9 +287,16 @@ def _validated(tree: dict[str, Any], origins: Mapping[str, str]) -> Config:
         key = ".".join(str(part) for part in first["loc"])
         described = _description(key)
         raise ConfigError(
-            f"{key} = {first['input']!r} ({origins.get(key, 'default')}): {_lower(first['msg'])}",
+            f"{key} = {first['input']!r} ({_origin(key, origins)}): {_lower(first['msg'])}",
             hint=described or "list all keys with: qala config",
         ) from error
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    """Return where a key came from, or the table that it is in."""
+    while key not in origins and "." in key:
+        key = key.rpartition(".")[0]
+    return origins.get(key, "default")
 
 
 def _check_length(folder: Path) -> None:

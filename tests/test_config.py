@@ -95,3 +95,27 @@ def test_a_misspelt_variable_is_an_error(name: str, monkeypatch: pytest.MonkeyPa
 def test_a_missing_file_is_an_error_only_when_it_was_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"cannot read other\.toml"):
         load_config(Path("other.toml"))
+
+
+@pytest.mark.parametrize(
+    "days", [pytest.param("0", id="none"), pytest.param("inf", id="endless"), pytest.param("1e300", id="too many")]
+)
+def test_days_to_keep_are_between_a_day_and_a_century(days: str) -> None:
+    write(f"[store]\nkeep_days = {{ default = {days} }}\n")
+    with pytest.raises(ConfigError, match=r"store\.keep_days.*qala\.toml.*keep between 1 day and 36500"):
+        load_config()
+
+
+@pytest.mark.parametrize("name", ["token", "Token", "api_token", "auth", "PASSWORD"])
+def test_a_store_url_that_holds_a_secret_is_refused_and_not_repeated(name: str) -> None:
+    write(f'[store]\nurl = "influxdb://127.0.0.1:8086/o/b?{name}=hidden-one"\n')
+    with pytest.raises(ConfigError, match="holds a password or a token") as raised:
+        load_config()
+    assert "hidden-one" not in f"{raised.value} {raised.value.hint}"
+
+
+def test_a_variable_that_is_no_table_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QALA_STORE", "hidden-one")
+    with pytest.raises(ConfigError, match="store") as raised:
+        load_config()
+    assert "hidden-one" not in f"{raised.value} {raised.value.hint}"

@@ -12,6 +12,8 @@ from devices.errors import ConfigError
 
 __all__ = ["StoreSettings"]
 
+_DAYS_MAX = 36_500  # a century; times are int64 microseconds
+
 
 class StoreSettings(BaseModel):
     """Settings of the store; `[store]` in qala.toml, `QALA_STORE__...` in the environment. An engine takes what it knows."""
@@ -48,7 +50,7 @@ class StoreSettings(BaseModel):
             parts = urlsplit(value)
         except ValueError:
             raise ConfigError("store.url cannot be read", hint="brackets are for IPv6 addresses") from None
-        if "@" in parts.netloc or parse_qs(parts.query, keep_blank_values=True).keys() & {"token", "password"}:
+        if "@" in parts.netloc or _is_secret(parts.query):
             raise ConfigError(
                 "store.url holds a password or a token",
                 hint="set it with QALA_STORE__TOKEN or store.token_file instead",
@@ -66,6 +68,13 @@ class StoreSettings(BaseModel):
     @classmethod
     def _rising(cls, value: dict[str, float]) -> dict[str, float]:
         for name, days in value.items():
-            if not days >= 1:
-                raise ValueError(f"{name} = {days:g}: keep at least one day")
+            if not 1 <= days <= _DAYS_MAX:
+                raise ValueError(
+                    f"{name} = {days:g}: keep between 1 day and {_DAYS_MAX}; what is not named is kept for ever"
+                )
         return value
+
+
+def _is_secret(query: str) -> bool:
+    names = [name.lower() for name in parse_qs(query, keep_blank_values=True)]
+    return any(word in name for name in names for word in ("token", "passw", "secret", "auth"))
