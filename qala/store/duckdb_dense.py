@@ -9,10 +9,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from devices.reading import USABLE, BoolArray, Float64Array
+from devices.reading import BoolArray, Float64Array
 from qala.store import duckdb_overview_sql as sql
 from qala.store.base import Aggregate, Span
-from qala.store.rows import column, numbers, overview_schema
+from qala.store.rows import column, numbers, overview_schema, usable
 
 DENSE = frozenset({Aggregate.COUNT, Aggregate.GOOD, Aggregate.SUM, Aggregate.MEAN})
 """What can be added up like this."""
@@ -36,14 +36,13 @@ def dense(
     windows = -(-(span.stop_us - grid.first_us) // grid.width_us)
     cells = (series + 1) * windows
     count, good, total = np.zeros(cells, np.int64), np.zeros(cells, np.int64), np.zeros(cells)
-    usable_flag = np.isin(np.arange(256), [int(flag) for flag in USABLE])
     for rows in _readings(cursor, those, parameters, span):
         window = (numbers(rows, "time_us", np.int64) - grid.first_us) // grid.width_us
         cell = numbers(rows, "series", np.int32) * np.int64(windows) + window
-        usable = usable_flag[numbers(rows, "flag", np.uint8)]
+        is_good = usable(numbers(rows, "flag", np.uint8))
         count += np.bincount(cell, minlength=cells)
-        good += np.bincount(cell[usable], minlength=cells)
-        total += np.bincount(cell[usable], numbers(rows, "value", np.float64)[usable], minlength=cells)
+        good += np.bincount(cell[is_good], minlength=cells)
+        total += np.bincount(cell[is_good], numbers(rows, "value", np.float64)[is_good], minlength=cells)
     there = np.flatnonzero(count)
     columns = {
         "series": column((there // windows).astype(np.int32), pa.int32()),

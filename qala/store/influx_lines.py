@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from devices.errors import QalaError
-from devices.reading import USABLE, Batch, BoolArray, Flag, Position, SeriesInfo, UInt8Array
-from qala.store.rows import array, column
+from devices.reading import Batch, BoolArray, Flag, Position, SeriesInfo
+from qala.store.rows import array, column, usable
 
 LINES_MAX = 10_000  # of one request
 MISFIT = 256  # added to a flag whose number is not what it promises: 9 with a number, or another without
 
-_USABLE = np.isin(np.arange(256), list(USABLE))
 _STRANGE = {character: f"%{ord(character):02X}" for character in "%\\" + "".join(map(chr, range(32))) + "\x7f"}
 _SPELT = str.maketrans(_STRANGE)
 _ESCAPED = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
@@ -64,12 +63,6 @@ def prefix(id_: int, info: SeriesInfo) -> str:
 def prefixes(catalog: Mapping[int, SeriesInfo]) -> pa.Array:
     """Return the prefix of each series at the place of its id; there is none at 0."""
     return array(["", *(prefix(id_, catalog[id_]) for id_ in range(1, len(catalog) + 1))], pa.string())
-
-
-def usable(flag: UInt8Array) -> BoolArray:
-    """Tell which flags let a number be the field `value`."""
-    found: BoolArray = _USABLE[flag]
-    return found
 
 
 def in_value(batch: Batch) -> BoolArray:

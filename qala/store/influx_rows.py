@@ -12,8 +12,8 @@ from pyarrow import csv
 from devices.errors import ConflictError, QalaError, UnavailableError
 from devices.reading import Batch, BoolArray, Flag, Int32Array, Int64Array
 from qala.store.influx_flux import NUMBERS, TEXTS
-from qala.store.influx_lines import MISFIT, usable
-from qala.store.rows import numbers
+from qala.store.influx_lines import MISFIT
+from qala.store.rows import numbers, usable
 
 _COLUMNS = {
     "series": pa.int32(),

@@ -11,10 +11,9 @@ from devices.errors import UnsupportedError
 from devices.reading import Batch, BoolArray, Float64Array, Int32Array, Int64Array
 from qala.store import influx_flux as flux
 from qala.store.base import Aggregate, Span
-from qala.store.influx_lines import usable
 from qala.store.influx_points import Catalog, Points, ordered
 from qala.store.influx_rows import find, times
-from qala.store.rows import AGGREGATE_TYPES, column, last_of_run, numbers, overview_schema
+from qala.store.rows import AGGREGATE_TYPES, column, last_of_run, numbers, overview_schema, usable
 from qala.store.sound import reach_us, soundness
 
 RAW_MAX = 500_000

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from devices.errors import NotFoundError
-from devices.reading import Batch, Int32Array, Int64Array, SeriesInfo
+from devices.reading import USABLE, Batch, BoolArray, Int32Array, Int64Array, SeriesInfo, UInt8Array
 from devices.value import Value
 from qala.store.base import READINGS, VALUES, Aggregate, Selector
 
@@ -30,6 +30,8 @@ COUNTS = frozenset({Aggregate.COUNT, Aggregate.GOOD, Aggregate.SOUND})
 AGGREGATE_TYPES: Mapping[Aggregate, pa.DataType] = {
     aggregate: pa.int64() if aggregate in COUNTS else pa.float64() for aggregate in Aggregate
 }
+
+_USABLE = np.isin(np.arange(256), list(USABLE))
 
 _encode_detail = msgspec.json.Encoder(order="deterministic").encode
 
@@ -73,6 +75,12 @@ def _numbers(data: pa.Array, dtype: DTypeLike) -> NDArray[Any]:
     if not len(data):
         return np.empty(0, dtype)
     return np.frombuffer(data.buffers()[1], dtype)[data.offset : data.offset + len(data)]
+
+
+def usable(flag: UInt8Array) -> BoolArray:
+    """Tell which flags are usable: bool[n]."""
+    found: BoolArray = _USABLE[flag]
+    return found
 
 
 def readings_table(batch: Batch) -> pa.Table:

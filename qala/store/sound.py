@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from devices.quality import VERSION, Limits, context_s, derive_flags, limits_of
 from devices.quantity import QUANTITIES
-from devices.reading import USABLE, BoolArray, Float64Array, Int32Array, Int64Array, SeriesInfo, UInt8Array
-from qala.store.rows import column, numbers
+from devices.reading import BoolArray, Float64Array, Int32Array, Int64Array, SeriesInfo, UInt8Array
+from qala.store.rows import column, numbers, usable
 
 __all__ = ["JUDGED", "checks", "count_sound", "limits_by_name", "reach_us", "soundness", "whole_series"]
 
@@ -25,7 +25,6 @@ JUDGED = pa.schema([("series", pa.int32()), ("start_us", pa.int64()), ("sound", 
 
 _SECOND_US = 1_000_000
 _PART_ROWS = 500_000  # judged at once: enough that numpy's calls cost nothing, few enough to stay small
-_FLAGS = np.isin(np.arange(256), list(USABLE))
 
 
 def limits_by_name(quantity: str) -> Limits:
@@ -62,8 +61,7 @@ def soundness(
         mine = np.array([one == checks for one in limits], np.bool_)[rows_of]
         with np.errstate(over="ignore", invalid="ignore"):  # numbers at the ends of the scale may be stored too
             derived[mine] = derive_flags(series[mine], time_us[mine], value[mine], flag[mine], checks)
-    sound: BoolArray = _FLAGS[derived]
-    return sound
+    return usable(derived)
 
 
 def count_sound(
