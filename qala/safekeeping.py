@@ -36,6 +36,7 @@ from qala.state.reopened import affected, reopen, reopened
 from qala.state.rewound import Rewound, set_rewound
 from qala.store import Store, StoreSettings, open_store
 from qala.store.base import Backups
+from qala.store.duckdb_backup import read_through
 from qala.store.durable import sync, sync_folder
 from qala.store.manifest import (
     Manifest,
@@ -178,7 +179,10 @@ class _opened:  # noqa: N801 - reads as a function
 
 
 def verify(config: Config, target: str, manifest: Path | None, *, on_day: OnDay = _QUIET) -> tuple[Manifest, list[str]]:
-    """Compare a backup, or a store by URL, with a manifest; return that and what differs."""
+    """Compare a backup, or a store by URL, with a manifest; return that and what differs.
+
+    Raises CorruptError where a file of ours is damaged anywhere, in its roll-ups too.
+    """
     url = target if ":" in target.partition("/")[0] else f"duckdb://{Path(target).expanduser().absolute()}"
     if url.startswith("duckdb:") and not embedded(url).is_file():
         raise NotFoundError(f"there is no file {embedded(url)}", hint="name a backup, or a store by its URL")
@@ -187,6 +191,8 @@ def verify(config: Config, target: str, manifest: Path | None, *, on_day: OnDay 
     wanted = read_manifest(manifest or manifest_of(embedded(url)))
     with _opened(url, config.store) as store:
         found = describe(store, qala=wanted.qala, made_us=0, on_day=on_day)
+    if url.startswith("duckdb:"):
+        read_through(embedded(url))
     return wanted, differences(wanted, found)
 
 

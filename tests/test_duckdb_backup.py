@@ -11,12 +11,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from devices.errors import ConflictError, UnavailableError
+from devices.errors import ConflictError, CorruptError, UnavailableError
 from devices.reading import Position
 from qala.store.conformance.builders import ALWAYS, EVERY, MINUTE, T0, everything, with_series
 from qala.store.duckdb import DuckDBStore
+from qala.store.duckdb_backup import read_through
 from tests.test_duckdb_settling import hourly, numbered, seen
 
 ROOT = Path(__file__).parent.parent
@@ -130,3 +132,29 @@ def test_what_a_killed_backup_left_is_no_part_of_the_next(tmp_path: Path) -> Non
     assert everything(backup) == kept
     backup.close()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["copy", "readings.duckdb"]
+
+
+@pytest.mark.parametrize("table", ["cold", "rollups", "days"])
+def test_a_flipped_bit_is_found_in_what_is_derived_from_readings_too(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "readings.duckdb"
+    store = DuckDBStore.open(file)
+    with_series(store, 50)
+    for hour in range(30):
+        store.append(hourly(hour, 50), None)
+    while store.tend(T0 + 5 * 1440 * MINUTE):
+        pass
+    store.close()
+    read_through(file)
+    flip(file, table)
+    with pytest.raises(CorruptError, match="damaged"):
+        read_through(file)
+
+
+def flip(file: Path, table: str) -> None:
+    """Flip a bit of a table's first column on disk; blocks of 256 KiB begin after three headers of 4 KiB."""
+    with duckdb.connect(str(file), read_only=True) as connection:
+        stored = f"SELECT block_id, block_offset FROM pragma_storage_info('{table}') WHERE block_id >= 0 LIMIT 1"
+        [(block, offset)] = connection.execute(stored).fetchall()
+    data = bytearray(file.read_bytes())
+    data[3 * 4096 + block * 262_144 + 8 + offset] ^= 1
+    file.write_bytes(data)
