@@ -263,6 +263,9 @@ def test_a_backup_without_a_manifest_or_that_is_not_what_it_was_is_not_restored(
     manifest_of(file).unlink()
     with pytest.raises(NotFoundError):
         restore(place.config, file, force=True, say=quiet)
+    manifest_of(file).write_text(manifest.replace('"computed"', '"computee"', 1))
+    with pytest.raises(CorruptError, match="what the state knew"):
+        restore(place.config, file, force=True, say=quiet)
     manifest_of(file).write_text(manifest.replace('"readings": ', '"readings": 1'))
     document = json.loads(manifest)
     day = next(iter(document["days"].values()))

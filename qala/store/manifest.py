@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
@@ -45,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     days: Mapping[str, Day]
     value_days: Mapping[str, Day]
     state: msgspec.Raw = msgspec.Raw(b"null")
+    state_digest: str = ""  # of `state`, which nothing else would show to be damaged
 
 
 def describe(store: Store, *, qala: str, made_us: int, on_day: OnDay = lambda _day, _rows: None) -> Manifest:
@@ -97,7 +99,13 @@ def _differing(what: str, known: Mapping[str, Day], found: Mapping[str, Day]) ->
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest so that it is there as a whole, or not at all."""
-    put_file(path, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    whole = msgspec.structs.replace(manifest, state_digest=_digest(manifest.state))
+    put_file(path, msgspec.json.format(msgspec.json.encode(whole), indent=1))
+
+
+def _digest(state: msgspec.Raw) -> str:
+    """Digest a JSON document, however it is spaced."""
+    return hashlib.sha256(msgspec.json.format(state, indent=-1)).hexdigest()
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -114,4 +122,6 @@ def read_manifest(path: Path) -> Manifest:
         raise CorruptError(f"{path} is no manifest: {error}", hint="use another backup") from error
     if found.version > VERSION:
         raise VersionError(f"{path} was written by Qala {found.qala}", hint="run that one, or a newer one")
+    if found.state_digest and found.state_digest != _digest(found.state):
+        raise CorruptError(f"{path} is damaged: what the state knew is not what was written", hint="use another backup")
     return found
