@@ -78,7 +78,7 @@ def plan(
 
     Tasks share what they carry of the registry, so that years of them are small here.
     """
-    known = tuple((first * DAY_US, last * DAY_US) for first, last in lake.covered())
+    known = tuple((first * DAY_US, last * DAY_US) for first, last in lake.complete())
     start, stop = windows_between(DAY, span.start_us, span.stop_us, ZoneInfo(time_zone))
     days = [(max(a, span.start_us), min(b, span.stop_us)) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
     shares = [

@@ -344,6 +344,15 @@ def test_a_flipped_bit_in_a_page_is_an_error_and_no_other_number(tmp_path: Path)
                 described(lake)
 
 
+def test_a_day_that_lost_its_manifest_is_no_day_without_readings(tmp_path: Path) -> None:
+    lake = Lake(f"{tmp_path}/lake")
+    steps(Exporter(told(MemoryStore(), three_days()), lake), START_US + 5 * DAY_US)
+    ((first, last),) = lake.complete()
+    (tmp_path / "lake" / "day=2026-01-11" / "manifest.json").unlink()
+    assert lake.covered() == ((first, last),)
+    assert lake.complete() == ((first, DAY + 1), (DAY + 2, last))
+
+
 def test_a_day_that_lost_its_manifest_is_found(tmp_path: Path) -> None:
     store, lake = told(MemoryStore(), three_days()), Lake(str(tmp_path / "lake"))
     export(store, lake)

@@ -120,6 +120,11 @@ class Lake:
         found = self._decoded(_COVERED, _Covered)
         return found.covered if found else ()
 
+    def complete(self) -> tuple[tuple[int, int], ...]:
+        """Return the ranges of `covered` without the days that lost their manifest: what those held is not known."""
+        torn = sorted({*self.begun()} - {*self.days()})
+        return _without(self.covered(), torn)
+
     def cover(self, first: int, last: int) -> None:
         """Note that an export has looked at the days `[first, last)`."""
         before = self.covered()
@@ -259,6 +264,20 @@ def _united(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         else:
             united.append((first, last))
     return tuple(united)
+
+
+def _without(ranges: Sequence[tuple[int, int]], days: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Take days out of ranges.
+
+    >>> _without([(1, 4), (6, 9)], [1, 7, 20])
+    ((2, 4), (6, 7), (8, 9))
+    """
+    left: list[tuple[int, int]] = []
+    for first, last in ranges:
+        inside = [day for day in days if first <= day < last]
+        starts, stops = [first, *(day + 1 for day in inside)], [*inside, last]
+        left += [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
+    return tuple(left)
 
 
 def _may_hold(group: pq.RowGroupMetaData, ids: Int32Array, span: Span) -> bool:
