@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import fsspec
@@ -20,12 +23,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.errors import ConfigError, CorruptError, VersionError
+from devices.errors import ConfigError, CorruptError, UnavailableError, VersionError
 from devices.reading import Batch, Flag, SeriesInfo
 from qala.store import lake_export
 from qala.store.base import READINGS, Selector, Span, Store
 from qala.store.lake import DAY_US, Lake, day_number
 from qala.store.lake_export import Exporter, closed_days, days_of, export_day
+from qala.store.lake_files import LakeFiles
 from qala.store.memory import MemoryStore
 
 DAY = day_number("2026-01-10")
@@ -372,6 +376,23 @@ def test_a_part_that_cannot_be_read_is_an_error_with_the_way_back(tmp_path: Path
     assert "export" in raised.value.hint
     assert export(store, lake) == [True, False, False]
     assert described(lake) == described(store)
+
+
+class Cut(io.BytesIO):
+    """A remote file whose connection is lost."""
+
+    def read(self, *_: object) -> bytes:
+        raise ConnectionResetError(errno.ECONNRESET, "connection reset")
+
+
+def test_a_lake_that_cannot_be_reached_amid_a_part_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    export(told(MemoryStore(), three_days()), lake)
+    monkeypatch.setattr(LakeFiles, "open", lambda _files, _name: nullcontext(Cut(b"PAR1" * 100)))
+    with pytest.raises(UnavailableError, match="reset"):
+        lake.catalog()
 
 
 def test_a_lake_of_a_newer_qala_is_not_read(tmp_path: Path) -> None:

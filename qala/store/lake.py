@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from devices.errors import CorruptError, NotFoundError, VersionError
+from devices.errors import CorruptError, NotFoundError, UnavailableError, VersionError
 from devices.reading import Int32Array, SeriesInfo
 from qala.store.base import READINGS, Selector, Span
 from qala.store.lake_files import LakeFiles
@@ -231,7 +231,7 @@ class Lake:
 
 
 class _undamaged:  # noqa: N801 - it reads as the statement that it is
-    """Raise CorruptError for what Parquet cannot read in the block."""
+    """Raise CorruptError for what Parquet cannot read in the block, UnavailableError where nothing came to be read."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -240,7 +240,12 @@ class _undamaged:  # noqa: N801 - it reads as the statement that it is
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, pa.ArrowInvalid | OSError) and not isinstance(error, NotFoundError):
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own errors have no number
+            raise UnavailableError(
+                f"cannot read {self._name} of the lake: {error}",
+                hint="see to the network, the disk and the permissions",
+            ) from error
+        if isinstance(error, pa.ArrowInvalid | OSError):
             raise CorruptError(
                 f"{self._name} of the lake is damaged: {error}", hint="see qala lake verify, and export the day again"
             ) from error
