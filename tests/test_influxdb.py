@@ -340,7 +340,9 @@ def test_the_bucket_keeps_what_the_settings_keep_longest_and_a_day_more(influx: 
 
 
 def test_a_retention_that_the_server_does_not_take_is_told(influx: Influx, bucket: str) -> None:
-    with closing(opened(influx, influx.url(bucket), keep_days={"default": 1e9})) as store:
+    too_long = {"keep_days": {"default": 1e9}}  # more than the settings allow
+    settings = StoreSettings(token=SecretStr(influx.token)).model_copy(update=too_long)
+    with closing(open_store(influx.url(bucket), settings)) as store:
         [upkeep] = store.upkeep()
         assert "retention could not be set" in upkeep.error
         assert not store.tend(T0)
