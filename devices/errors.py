@@ -81,6 +81,7 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"  # NaN, infinity, or a number that no float64 holds
     TOO_MANY_READINGS = "too_many_readings"
     UNSUPPORTED = "unsupported"  # a member starting with "!" that this version does not understand
+    TOPIC_MISMATCH = "topic_mismatch"  # a device speaks of another one than it was authenticated as
     UNKNOWN_DEVICE = "unknown_device"
     UNKNOWN_QUANTITY = "unknown_quantity"  # neither a known quantity nor one whose unit was declared
     BAD_UNIT = "bad_unit"  # a unit that cannot be converted to the quantity's own

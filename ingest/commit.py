@@ -14,8 +14,9 @@ import msgspec
 
 from ingest.message import Message
 from ingest.segments import Row
+from ingest.settings import IngestSettings
 
-__all__ = ["ROW_BYTES", "CommitLimits", "Group", "GroupCommit", "Member", "Sink"]
+__all__ = ["ROW_BYTES", "CommitLimits", "Durable", "Feeder", "Group", "GroupCommit", "Member", "Sink"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,24 @@ class Member(Protocol):
         """Learn that these packets are durable now, in the order in which they came."""
 
 
+class Feeder(Protocol):
+    """Whoever adds messages to the open group: a listener, a subscriber."""
+
+    def hold(self) -> None:
+        """Add nothing more, as far as that can be helped, until `go_on`: too much is queued."""
+
+    def go_on(self) -> None:
+        """Go on adding."""
+
+
+class Durable(msgspec.Struct):
+    """What was made durable since the start. `bytes` are those that carried the messages."""
+
+    messages: int = 0
+    bytes: int = 0
+    commits: int = 0
+
+
 class CommitLimits(msgspec.Struct, frozen=True):
     """How long a group waits for more [s], how large it gets, and how much may queue up [bytes]."""
 
@@ -47,6 +66,11 @@ class CommitLimits(msgspec.Struct, frozen=True):
     group_max: int = 20_000
     group_bytes_max: int = 8 * 1024 * 1024
     queue_max: int = 64 * 1024 * 1024
+
+    @classmethod
+    def of(cls, settings: IngestSettings) -> CommitLimits:
+        """Take the limits from the settings."""
+        return cls(settings.group_wait_ms / 1000, settings.group_max, settings.group_bytes_max, settings.queue_max)
 
 
 class Group:
@@ -74,18 +98,16 @@ class GroupCommit:
         sink: Sink,
         limits: CommitLimits,
         *,
-        on_commit: Callable[[Group], None],
-        on_full: Callable[[], None],
-        on_room: Callable[[], None],
+        on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self.open = Group()
-        self.full = False  # too much is queued: nothing more should be added between `on_full` and `on_room`
+        self.feeders: list[Feeder] = []
+        self.durable = Durable()
+        self.full = False  # too much is queued: nothing more should be added
         self.trouble = ""  # why the last commit failed; empty when it did not
         self._sink = sink
         self._limits = limits
         self._on_commit = on_commit
-        self._on_full = on_full
-        self._on_room = on_room
         self._loop = asyncio.get_running_loop()
         self._closed: deque[Group] = deque()
         self._queued = 0  # bytes of all groups but the open one
@@ -109,7 +131,8 @@ class GroupCommit:
             self._close_group()
         if not self.full and self._queued + self.open.bytes > limits.queue_max:
             self.full = True
-            self._on_full()
+            for feeder in self.feeders:
+                feeder.hold()
         if self._busy:
             return
         if self._timer is None:
@@ -203,15 +226,23 @@ class GroupCommit:
         self._queued -= group.bytes
         for member, ids in group.members:
             member.acknowledge(ids)
-        self._on_commit(group)
+        self._count(group)
+        self._on_commit()
         if self.full and self._queued + self.open.bytes <= self._limits.queue_max // 2:
             self.full = False
-            self._on_room()
+            for feeder in self.feeders:
+                feeder.go_on()
         self._busy = False
         if self._closed or self.open.rows:
             self._arm()
         else:
             self._idle.set()
+
+    def _count(self, group: Group) -> None:
+        durable, messages = self.durable, len(group.rows)
+        durable.commits += 1
+        durable.messages += messages
+        durable.bytes += group.bytes - messages * ROW_BYTES
 
     def _fail(self, group: Group, error: Exception, retry_s: float) -> None:
         if str(error) != self.trouble:

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from ingest.commit import CommitLimits, Durable, GroupCommit
 from ingest.journal import Journal, read_published
 from ingest.listener import Counters, Listener
 from ingest.settings import IngestSettings
@@ -42,6 +43,7 @@ class DoorReport(msgspec.Struct):
     journal_bytes: int
     last_error: str
     counters: Counters
+    durable: Durable
 
 
 def read_report(data: Path) -> DoorReport | None:
@@ -68,14 +70,15 @@ async def _serve(settings: IngestSettings, data: Path) -> None:
         loop.add_signal_handler(number, stop.set)
     journal = Journal.open(data / "journal", segment_max=settings.segment_max)
     with contextlib.closing(journal), _Nudge(data / "projector.sock") as nudge:
-        listener = Listener(settings, journal, on_commit=nudge)
+        commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=nudge)
+        listener = Listener(settings, commit)
         host, port = await listener.start()
         _log.info("listening for MQTT on %s:%d, %d messages in the journal", host, port, journal.last)
         report = _Reporter(data, journal, listener, f"{host}:{port}")
         chores = [
             asyncio.create_task(_every(1.0, report.write)),
             asyncio.create_task(
-                _every(_PRUNE_EVERY_S, lambda: _prune(listener, journal, data / "journal" / "applied"))
+                _every(_PRUNE_EVERY_S, lambda: _prune(commit, journal, settings, data / "journal" / "applied"))
             ),
         ]
         await stop.wait()
@@ -83,6 +86,7 @@ async def _serve(settings: IngestSettings, data: Path) -> None:
             chore.cancel()
         await listener.stop()
         report.write()
+        commit.close()
 
 
 class _Nudge:
@@ -121,6 +125,7 @@ class _Reporter:
             journal_bytes=self._journal.bytes,
             last_error=self._listener.commit.trouble,
             counters=self._listener.counters,
+            durable=self._listener.commit.durable,
         )
         draft = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk: those who read see that the report is old
@@ -128,18 +133,18 @@ class _Reporter:
             draft.replace(self._path)
 
 
-def _prune(listener: Listener, journal: Journal, applied: Path) -> None:
+def _prune(commit: GroupCommit, journal: Journal, settings: IngestSettings, applied: Path) -> None:
     """Delete what the projector has applied, in the thread that commits, while the disk is too full."""
     upto = read_published(applied)
     if upto is None:
         return
 
     def job() -> None:
-        freed = journal.prune(listener.settings.keep_free_bytes, upto)
+        freed = journal.prune(settings.keep_free_bytes, upto)
         if freed:
             _log.warning("deleted %d bytes of the oldest journal segments: the disk has too little room", freed)
 
-    listener.commit.run(job)
+    commit.run(job)
 
 
 async def _every(seconds: float, chore: Callable[[], None]) -> None:

@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 
 import msgspec
 
 from devices.errors import UnavailableError
-from ingest.commit import ROW_BYTES, CommitLimits, Group, GroupCommit, Sink
+from ingest.commit import ROW_BYTES, GroupCommit
 from ingest.connection import Connection, properties_of
 from ingest.message import MessageType, Source
 from ingest.packets import Limits, Will
@@ -35,11 +34,8 @@ _MINUTE_US = 60_000_000
 
 
 class Counters(msgspec.Struct):
-    """What the listener has done since it started. `bytes` are those of the packets that were made durable."""
+    """What the listener has turned down since it started."""
 
-    messages: int = 0
-    bytes: int = 0
-    commits: int = 0
     refused: int = 0
     refused_unrecorded: int = 0  # among the refused: those over the limit of records, only counted
     turned_away: int = 0  # connections over the limit
@@ -48,25 +44,14 @@ class Counters(msgspec.Struct):
 class Listener:
     """Accepts connections and gathers what they publish in a group commit. Lives in one event loop."""
 
-    def __init__(self, settings: IngestSettings, sink: Sink, *, on_commit: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, settings: IngestSettings, commit: GroupCommit) -> None:
         self.settings = settings
         self.limits = Limits(topic_max=settings.topic_max, payload_max=settings.payload_max)
         self.counters = Counters()
         self.topics: dict[bytes, str] = {}  # topics that were checked, so that the quick way knows them
         self.stopping = False
-        self.commit = GroupCommit(
-            sink,
-            CommitLimits(
-                wait_s=settings.group_wait_ms / 1000,
-                group_max=settings.group_max,
-                group_bytes_max=settings.group_bytes_max,
-                queue_max=settings.queue_max,
-            ),
-            on_commit=self._committed,
-            on_full=self._hold_all,
-            on_room=self._go_on_all,
-        )
-        self._on_commit = on_commit
+        self.commit = commit
+        commit.feeders.append(self)
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -116,7 +101,6 @@ class Listener:
         for connection in tuple(self._connections):
             connection.abort()
         await asyncio.sleep(0)  # the transports tell their connections
-        self.commit.close()
 
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, unless there are too many or the door is closing."""
@@ -190,6 +174,18 @@ class Listener:
             )
         )
 
+    def hold(self) -> None:
+        """Read from no connection until `go_on`."""
+        for connection in self._connections:
+            connection.hold()
+
+    def go_on(self) -> None:
+        """Read from all connections again."""
+        for connection in tuple(self._connections):
+            if self.commit.full:
+                break
+            connection.go_on()
+
     def _may_record(self, address: str, now_us: int) -> bool:
         minute = now_us // _MINUTE_US
         if minute != self._minute:
@@ -205,20 +201,3 @@ class Listener:
         self.commit.open.rows.append(row)
         self.commit.open.bytes += ROW_BYTES + len(row[1])
         self.commit.touch()
-
-    def _committed(self, group: Group) -> None:
-        counters, messages = self.counters, len(group.rows)
-        counters.commits += 1
-        counters.messages += messages
-        counters.bytes += group.bytes - messages * ROW_BYTES
-        self._on_commit()
-
-    def _hold_all(self) -> None:
-        for connection in self._connections:
-            connection.hold()
-
-    def _go_on_all(self) -> None:
-        for connection in tuple(self._connections):
-            if self.commit.full:
-                break
-            connection.go_on()

@@ -25,6 +25,7 @@ class MessageType(IntEnum):
     PUBLISH = 0
     WILL = 1
     REFUSED = 2  # a packet that could not be taken: `properties` hold its "reason" and "detail", the payload is empty
+    DELIVERED = 3  # a device acknowledged a command: `properties` hold its "command" id and the "code" of the answer
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):

@@ -17,11 +17,11 @@ def of_door(report: DoorReport | None) -> list[Metric]:
     """Count what came in; nothing where no door ever reported."""
     if report is None:
         return []
-    counts = report.counters
+    counts, durable = report.counters, report.durable
     return [
-        counter("qala_door_messages_total", "Messages made durable since the door started.", counts.messages),
-        counter("qala_door_bytes_total", "Bytes of their topics and payloads.", counts.bytes),
-        counter("qala_door_commits_total", "Synced group commits.", counts.commits),
+        counter("qala_door_messages_total", "Messages made durable since the door started.", durable.messages),
+        counter("qala_door_bytes_total", "Bytes of the packets that carried them.", durable.bytes),
+        counter("qala_door_commits_total", "Synced group commits.", durable.commits),
         counter("qala_door_refused_total", "Packets that could not be taken.", counts.refused),
         gauge("qala_door_connections", "MQTT connections that are open.", report.connections),
         gauge("qala_journal_last", "Number of the newest durable message.", report.last),

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from ingest.commit import Sink
+from ingest.commit import CommitLimits, GroupCommit, Sink
 from ingest.listener import Listener
 from ingest.packets import V311, Connect, Publish, Will, connect, publish
 from ingest.settings import IngestSettings
@@ -106,7 +106,11 @@ class _Live:
         return RawClient(self.address)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.listener.stop(within_s=1.0), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+
+    async def _stop(self) -> None:
+        await self.listener.stop(within_s=1.0)
+        self.listener.commit.close()
 
 
 @contextlib.contextmanager
@@ -118,7 +122,8 @@ def listening(sink: Sink, settings: IngestSettings | None = None) -> Iterator[_L
     chosen = settings or IngestSettings()
 
     async def start() -> _Live:
-        listener = Listener(chosen.model_copy(update={"mqtt": "127.0.0.1:0"}), sink)
+        commit = GroupCommit(sink, CommitLimits.of(chosen))
+        listener = Listener(chosen.model_copy(update={"mqtt": "127.0.0.1:0"}), commit)
         return _Live(listener, loop, await listener.start())
 
     try:

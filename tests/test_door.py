@@ -221,8 +221,8 @@ def test_it_reports_what_it_is_doing(tmp_path: Path) -> None:
             bad.send(b"\xff\xff")
             assert bad.is_closed()
         report = until(lambda: found if (found := read_report(tmp_path)) and found.last >= 4 else None)
-        assert (report.connections, report.counters.messages, report.counters.refused) == (1, 4, 1)
-        assert report.counters.bytes > 3 * len("qala/1/demo/d/t")
+        assert (report.connections, report.durable.messages, report.counters.refused) == (1, 4, 1)
+        assert report.durable.bytes > 3 * len("qala/1/demo/d/t")
         assert report.journal_bytes == sum(segment.bytes for segment in list_segments(tmp_path / "journal"))
         assert report.last_error == ""
         assert 0 <= time.time() - report.reported_us / 1e6 < 60

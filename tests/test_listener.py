@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from devices.errors import ConfigError, Reason, UnavailableError
+from ingest.commit import CommitLimits, GroupCommit
 from ingest.files import Files
 from ingest.journal import Journal, JournalReader
 from ingest.listener import Listener
@@ -459,7 +460,7 @@ def _start_on(home: House, port: int) -> None:
             return 1
 
     async def start() -> None:
-        listener = Listener(IngestSettings(mqtt=f"127.0.0.1:{port}"), Nowhere())
+        listener = Listener(IngestSettings(mqtt=f"127.0.0.1:{port}"), GroupCommit(Nowhere(), CommitLimits()))
         try:
             await listener.start()
         finally:

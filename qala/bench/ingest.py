@@ -269,7 +269,7 @@ def _measured(load: Load, run: _Run, counts: Mapping[str, float], door: DoorRepo
         cpu_us_by_stage={name.removeprefix('{stage="').removesuffix('"}'): each(s) for name, s in stages.items()},
         cpu_us_by_thread_with_analytics=all_of(run.computed.threads),
         others_cores=round(run.others_cores, 2),
-        commits=door.counters.commits,
+        commits=door.durable.commits,
         batches=round(counts["qala_projector_batches_total"]),
         windows=round(counts["qala_scheduler_windows_total"]),
         bytes_per_reading=round(grown / readings, 2),
