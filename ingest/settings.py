@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -53,12 +54,36 @@ class IngestSettings(BaseModel):
     mqtt: str = Field(
         default="127.0.0.1:1883", description="Where sensors connect with MQTT: HOST:PORT, loopback only."
     )
+    mqtts: str = Field(default="", description="The same with TLS: HOST:PORT; empty: nowhere.")
+    http: str = Field(
+        default="", description="Where messages are taken as HTTP requests: HOST:PORT, loopback only; empty: nowhere."
+    )
+    https: str = Field(default="", description="The same with TLS: HOST:PORT; empty: nowhere.")
+    certificate: Path | None = Field(
+        default=None, description="Certificate chain of the TLS listeners (PEM), read again when it changes."
+    )
+    private_key: Path | None = Field(default=None, description="Its private key (PEM).")
+    client_ca: Path | None = Field(
+        default=None, description="Authorities (PEM) whose client certificates are taken: CN is the device."
+    )
+    authenticate: bool = Field(
+        default=False, description="Devices must show a credential: see qala devices credential issue."
+    )
     topic_root: str = Field(default="qala", min_length=1, description="First level of the native format's topics.")
     enrol: Literal["enrol", "reject"] = Field(
         default="enrol",
         description="What happens to an unknown device: 'enrol' lists it as a candidate, 'reject' only rejects it.",
     )
 
+    rate: float = Field(
+        default=50.0, gt=0, description="Messages that an authenticated device may send; faster ones wait [1/s]."
+    )
+    burst: int = Field(default=500, ge=1, description="Messages that it may send at once before they wait.")
+    gateway_rate: float = Field(default=5_000.0, gt=0, description="The same for a gateway [1/s].")
+    gateway_burst: int = Field(default=50_000, ge=1, description="The same for a gateway.")
+    handshakes_max: int = Field(
+        default=32, ge=1, description="TLS handshakes at once; further connections wait their turn."
+    )
     connections_max: int = Field(default=10_000, ge=1, description="Connections at once; further ones are closed.")
     connect_timeout_s: float = Field(
         default=10.0, gt=0, description="A connection that has sent no CONNECT by then is closed [s]."
@@ -101,6 +126,15 @@ class IngestSettings(BaseModel):
         description="The journal's oldest sealed segments are deleted while its file system has less free space [bytes].",
     )
 
+    journal_keep_days: float = Field(
+        default=0.0,
+        ge=0,
+        description="Sealed segments older than this are deleted; 0: kept while there is room [days].",
+    )
+    journal_max: int = Field(
+        default=0, ge=0, description="Oldest sealed segments are deleted beyond this size; 0: no such limit [bytes]."
+    )
+
     flush_ms: float = Field(
         default=100.0, ge=0, description="How long the projector holds back to batch new messages [ms]."
     )
@@ -110,6 +144,17 @@ class IngestSettings(BaseModel):
     )
     future_max_s: int = Field(default=300, ge=0, description="A reading further ahead of its receipt is rejected [s].")
     earliest: dt.date = Field(default=dt.date(2000, 1, 1), description="A reading before this UTC day is rejected.")
+    late_after_s: int = Field(
+        default=3600,
+        ge=1,
+        description="A reading received so long after the end of what it describes is counted as late [s].",
+    )
+    rejected_per_device_max: int = Field(
+        default=1_000, ge=1, description="Rejected rows kept of one device; more are only counted."
+    )
+    probe_every_s: float = Field(
+        default=15.0, ge=0, description="How often a probe message is sent all the way to the store; 0: never [s]."
+    )
     rejected_max: int = Field(default=100_000, ge=0, description="Rejected rows that are kept; the oldest go first.")
 
     @field_validator("mqtt")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
@@ -41,31 +40,28 @@ from ingest.projector import Projector
 from ingest.reader import JournalReader
 from ingest.rejected import Replayed, replay
 from ingest.rewind import take_again
-from qala import measures
+from qala import measures, standing
 from qala.city import rehearsal_city
 from qala.config import Config
 from qala.declared import import_declared
 from qala.exporting import Exporting
-from qala.process import name_thread
 from qala.state import open_state, registry
 from qala.state.dirty import DirtyMarks
 from qala.store import Store, open_store
 from qala.store.lake_export import Exported
 from qala.store.retention import Retention
+from qala.threads import Worker
 from qala.upkeep import StoreUpkeep, retention_of
 
 __all__ = ["App", "build"]
 
 T = TypeVar("T")
 
-_DOOR_FRESH_US = 5_000_000  # the door reports every second
 _ASK_S = 50.0  # less than the command line waits for an answer
 _JOIN_S = 3.0
 _PATIENCE_S = 120.0  # after a start, what devices kept back meanwhile comes first
-_RETRY_S = (0.5, 30.0)
 _FLOOD = 5_000  # messages between two looks: more than large cities send
 _FLOOD_ROUNDS = 5  # so many rounds are left out for a flood
-_WELL_AFTER_S = 60.0  # longer than the longest pause before a failed thread begins again
 _log = logging.getLogger(__name__)
 
 
@@ -107,7 +103,7 @@ class App:
         self._store = store
         self._stop = threading.Event()
         self._complete = False  # once everything that a restore asks for is taken
-        self._threads: list[_Thread] = []
+        self._threads: list[Worker] = []
         self._loading = threading.Lock()
         self._computing = threading.Lock()
         self._load_registry()
@@ -250,48 +246,12 @@ class App:
     def parts(self) -> Parts:
         """Say how each part is doing."""
         now_us = _now_us()
-        running = {thread.name: thread.is_well() for thread in self._threads}
-        projector = self._projector.health(now_us)
-        backlog = self._scheduler.backlog(now_us)
         return {
-            "door": self._door(now_us),
-            "projector": {
-                "up": running.get("projector", False) and not projector.error,
-                "applied": projector.applied,
-                "lag_messages": projector.lag_messages,
-                "lag_s": round(projector.lag_s, 3),
-                "damaged": projector.damaged,
-                "error": projector.error or None,
-            },
-            "scheduler": {
-                "up": running.get("scheduler", False),
-                "due": backlog.due,
-                "marks": backlog.marks,
-                "lag_s": round(backlog.lag_s, 3),
-                "let_go": self._scheduler.counters.let_go,
-            },
-            "outbox": {"up": running.get("outbox", False)},
-            "store": {"engine": self._store.capabilities.engine, **self._answers(), **self._upkeep.part()},
-        }
-
-    def _answers(self) -> Mapping[str, Any]:
-        """Say whether the store answers, and what it says where it does not."""
-        try:
-            self._store.applied(self._reader.id)
-        except UnavailableError as error:
-            return {"up": False, "error": error.message}
-        return {"up": True, "error": None}
-
-    def _door(self, now_us: int) -> Mapping[str, Any]:
-        report = read_report(self._config.folder)
-        if report is None:
-            return {"up": False}
-        return {
-            "up": now_us - report.reported_us < _DOOR_FRESH_US and not report.last_error,
-            "address": report.address,
-            "connections": report.connections,
-            "last": report.last,
-            "error": report.last_error or None,
+            "door": standing.of_door(read_report(self._config.folder), now_us),
+            **standing.of_threads(
+                {thread.name: thread.is_well() for thread in self._threads}, self._projector, self._scheduler, now_us
+            ),
+            "store": {**standing.of_store(self._store, self._reader.id), **self._upkeep.part()},
         }
 
     def metrics(self) -> list[Metric]:
@@ -311,11 +271,11 @@ class App:
         """Start projecting, computing and notifying."""
         self._judge.start(_now_us())
         self._threads = [
-            _Thread("projector", self._project, self._stop),
-            _Thread("scheduler", self._compute, self._stop),
-            _Thread("outbox", self._outbox.run, self._stop),
-            _Thread("upkeep", self._upkeep.run, self._stop),
-            *([_Thread("lake", self._exporting.run, self._stop)] if self._exporting.is_on else []),
+            Worker("projector", self._project, self._stop),
+            Worker("scheduler", self._compute, self._stop),
+            Worker("outbox", self._outbox.run, self._stop),
+            Worker("upkeep", self._upkeep.run, self._stop),
+            *([Worker("lake", self._exporting.run, self._stop)] if self._exporting.is_on else []),
         ]
         for thread in self._threads:
             thread.start()
@@ -361,32 +321,6 @@ class App:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._store.close()
         self._engine.dispose()
-
-
-class _Thread(threading.Thread):
-    """A thread that runs until told to stop; where it fails, it says so and begins again after a pause."""
-
-    def __init__(self, name: str, run: Callable[[threading.Event], None], stop: threading.Event) -> None:
-        super().__init__(name=name, daemon=True)
-        self._run_until = run
-        self._stop_asked = stop
-        self._failed_at = -math.inf
-
-    def is_well(self) -> bool:
-        """Tell whether it runs, and did not fail a moment ago."""
-        return self.is_alive() and time.monotonic() - self._failed_at > _WELL_AFTER_S
-
-    def run(self) -> None:
-        name_thread(self.name)
-        wait_s = _RETRY_S[0]
-        while not self._stop_asked.is_set():
-            try:
-                self._run_until(self._stop_asked)
-            except Exception:  # noqa: BLE001 - whatever it is: the other parts go on, and health tells
-                _log.exception("the %s failed; it begins again in %g s", self.name, wait_s)
-                self._failed_at = time.monotonic()
-                self._stop_asked.wait(wait_s)
-                wait_s = min(wait_s * 2, _RETRY_S[1])
 
 
 def _channels(config: Config) -> dict[str, Channel]:

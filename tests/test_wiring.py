@@ -10,7 +10,8 @@ import pytest
 
 from qala.config import load_config
 from qala.process import holder
-from qala.wiring import _Thread, build
+from qala.threads import Worker
+from qala.wiring import build
 from tests.processes import Qala
 from tests.wait import until
 
@@ -25,7 +26,7 @@ def test_a_thread_that_fails_is_not_well_and_begins_again(caplog: pytest.LogCapt
             raise RuntimeError("out of order")
         stop.wait(10)
 
-    thread = _Thread("scheduler", fail_once, stop)
+    thread = Worker("scheduler", fail_once, stop)
     thread.start()
     try:
         assert thread.is_well()

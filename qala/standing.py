@@ -1,0 +1,66 @@
+"""How each part of a running Qala is doing, as health shows it: `up`, how far it is, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analytics.schedule import Scheduler
+from devices.errors import UnavailableError
+from ingest.door import DoorReport
+from ingest.projector import Projector
+from qala.store import Store
+
+__all__ = ["of_door", "of_store", "of_threads"]
+
+_DOOR_FRESH_US = 5_000_000  # the door reports every second
+
+Part = Mapping[str, Any]
+
+
+def of_door(report: DoorReport | None, now_us: int) -> Part:
+    """Say what the door last said of itself."""
+    if report is None:
+        return {"up": False}
+    return {
+        "up": now_us - report.reported_us < _DOOR_FRESH_US and not report.last_error,
+        "address": report.address,
+        "connections": report.connections,
+        "last": report.last,
+        "error": report.last_error or None,
+    }
+
+
+def of_threads(
+    running: Mapping[str, bool], projector: Projector, scheduler: Scheduler, now_us: int
+) -> Mapping[str, Part]:
+    """Say how the threads are; `running` tells by name which of them are well."""
+    health, backlog = projector.health(now_us), scheduler.backlog(now_us)
+    return {
+        "projector": {
+            "up": running.get("projector", False) and not health.error,
+            "applied": health.applied,
+            "lag_messages": health.lag_messages,
+            "lag_s": round(health.lag_s, 3),
+            "damaged": health.damaged,
+            "error": health.error or None,
+        },
+        "scheduler": {
+            "up": running.get("scheduler", False),
+            "due": backlog.due,
+            "marks": backlog.marks,
+            "lag_s": round(backlog.lag_s, 3),
+            "let_go": scheduler.counters.let_go,
+        },
+        "outbox": {"up": running.get("outbox", False)},
+    }
+
+
+def of_store(store: Store, journal: str) -> Part:
+    """Say whether the store answers, and what it says where it does not."""
+    engine = store.capabilities.engine
+    try:
+        store.applied(journal)
+    except UnavailableError as error:
+        return {"engine": engine, "up": False, "error": error.message}
+    return {"engine": engine, "up": True, "error": None}
