@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import uvloop
 
-from ingest.commit import CommitLimits, Durable, GroupCommit
+from ingest.commit import CommitLimits, GroupCommit
 from ingest.journal import Journal, read_published
-from ingest.listener import Counters, Listener
+from ingest.listener import Listener
+from ingest.report import DoorReport, ReportFile, read_report
 from ingest.settings import IngestSettings
 
 __all__ = ["DoorReport", "read_report", "serve_door"]
@@ -29,29 +29,6 @@ __all__ = ["DoorReport", "read_report", "serve_door"]
 _log = logging.getLogger(__name__)
 
 _PRUNE_EVERY_S = 5.0
-
-
-class DoorReport(msgspec.Struct):
-    """What `door.json` says. Times in microseconds; `last_error` is empty while the journal takes messages."""
-
-    pid: int
-    address: str
-    journal: str
-    reported_us: int
-    connections: int
-    last: int  # number of the newest durable message
-    journal_bytes: int
-    last_error: str
-    counters: Counters
-    durable: Durable
-
-
-def read_report(data: Path) -> DoorReport | None:
-    """Read what the door last said of itself; None where it never said anything."""
-    try:
-        return msgspec.json.decode((data / "door.json").read_bytes(), type=DoorReport)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
 
 
 def serve_door(settings: IngestSettings, data: Path) -> None:
@@ -109,12 +86,14 @@ class _Nudge:
 
 class _Reporter:
     def __init__(self, data: Path, journal: Journal, listener: Listener, address: str) -> None:
-        self._path = data / "door.json"
+        self._file = ReportFile(data / "door.json")
+        self._folder = data / "journal"
         self._journal = journal
         self._listener = listener
         self._address = address
 
     def write(self) -> None:
+        disk = os.statvfs(self._folder)
         report = DoorReport(
             pid=os.getpid(),
             address=self._address,
@@ -126,11 +105,11 @@ class _Reporter:
             last_error=self._listener.commit.trouble,
             counters=self._listener.counters,
             durable=self._listener.commit.durable,
+            disk_free=disk.f_bavail * disk.f_frsize,
+            disk_total=disk.f_blocks * disk.f_frsize,
         )
-        draft = self._path.with_suffix(".new")
-        with contextlib.suppress(OSError):  # a full disk: those who read see that the report is old
-            draft.write_bytes(msgspec.json.encode(report))
-            draft.replace(self._path)
+        with contextlib.suppress(OSError):  # a failing disk: those who read see that the report is old
+            self._file.write(report)
 
 
 def _prune(commit: GroupCommit, journal: Journal, settings: IngestSettings, applied: Path) -> None:
