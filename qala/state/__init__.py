@@ -3,7 +3,7 @@
 Every module with tables is imported here, so that `open_state` makes them all.
 """
 
-from qala.state import dirty, episodes, judged, outbox, registry, rejected, reopened
+from qala.state import dirty, episodes, judged, outbox, registry, rejected, reopened, tokens
 from qala.state.database import METADATA, SCHEMA_VERSION, open_state
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "registry",
     "rejected",
     "reopened",
+    "tokens",
 ]
