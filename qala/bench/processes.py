@@ -85,15 +85,19 @@ class Started(msgspec.Struct):
 
 
 @contextmanager
-def start_qala(folder: Path, *, devices: str, zones: Path) -> Iterator[Started]:
+def start_qala(
+    folder: Path, *, devices: str, zones: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Started]:
     """Run `qala run` over an empty folder on free ports, with a devices file of this text, until the end of the block.
+
+    `settings` are QALA_* variables.
 
     Raises UnavailableError where it does not start, or does not end when asked to.
     """
     data, http, mqtt = folder / "data", ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     (folder / "devices.csv").write_text(devices)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QALA_")}
-    environment |= {"QALA_DEVICES_FILE": str(folder / "devices.csv"), "QALA_ZONES_FILE": str(zones)}
+    environment |= {"QALA_DEVICES_FILE": str(folder / "devices.csv"), "QALA_ZONES_FILE": str(zones), **(settings or {})}
     flags = ["--data", str(data), "--http", f"127.0.0.1:{http[1]}", "--mqtt", f"127.0.0.1:{mqtt[1]}"]
     with (folder / "log").open("wb") as log:
         parent = subprocess.Popen(  # noqa: S603 - our own command
