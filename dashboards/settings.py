@@ -45,7 +45,7 @@ class DashboardsSettings(BaseModel):
 
     @field_validator("http")
     @classmethod
-    def _only_loopback(cls, value: str) -> str:
+    def _address(cls, value: str) -> str:
         parse_address(value)
         return value
 

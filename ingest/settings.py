@@ -17,21 +17,20 @@ _MIB = 1024 * 1024
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Split "HOST:PORT" and make sure that only this machine can reach it.
+    """Split "HOST:PORT"; an IPv6 address stands in brackets, which are taken off. Who can reach it is not asked here.
+
+    >>> parse_address("0.0.0.0:1883"), parse_address("[::1]:8080")
+    (('0.0.0.0', 1883), ('::1', 8080))
 
     Raises:
-        ConfigError: the text has another shape, or the host is not a loopback address.
+        ConfigError: the text has another shape.
     """
     host, _, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"not an address: {text!r}", hint='write HOST:PORT, such as "127.0.0.1:1883"')
-    if not is_loopback(host):
-        raise ConfigError(
-            f"{text!r} is not a loopback address",
-            hint="nothing is authenticated yet, so listen on 127.0.0.1 and reach it from elsewhere through a tunnel",
-        )
-    return host, int(port)
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_bare = ":" in inner and inner == host
+    if not inner or is_bare or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"not an address: {text!r}", hint='write HOST:PORT, such as "127.0.0.1:1883" or "[::1]:1883"')
+    return inner, int(port)
 
 
 def is_loopback(host: str) -> bool:
@@ -52,7 +51,8 @@ class IngestSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mqtt: str = Field(
-        default="127.0.0.1:1883", description="Where sensors connect with MQTT: HOST:PORT, loopback only."
+        default="127.0.0.1:1883",
+        description="Where sensors connect with MQTT: HOST:PORT, loopback only; empty: nowhere.",
     )
     mqtts: str = Field(default="", description="The same with TLS: HOST:PORT; empty: nowhere.")
     http: str = Field(
@@ -157,8 +157,9 @@ class IngestSettings(BaseModel):
     )
     rejected_max: int = Field(default=100_000, ge=0, description="Rejected rows that are kept; the oldest go first.")
 
-    @field_validator("mqtt")
+    @field_validator("mqtt", "mqtts", "http", "https")
     @classmethod
-    def _only_loopback(cls, value: str) -> str:
-        parse_address(value)
+    def _address(cls, value: str) -> str:
+        if value:
+            parse_address(value)
         return value

@@ -28,6 +28,7 @@ from dashboards.settings import DashboardsSettings
 from devices.errors import ConfigError
 from ingest.settings import IngestSettings, parse_address
 from qala.city import RehearsalSettings
+from qala.exposure import check_exposure
 from qala.store.settings import StoreSettings
 
 __all__ = ["CONFIG_FILE", "Config", "Setting", "effective", "load_config"]
@@ -54,6 +55,9 @@ class Config(BaseSettings):
     time_zone: str = Field("Asia/Almaty", description="Time zone of local days.")
     devices_file: Path | None = Field(None, description="CSV or YAML file of devices that is imported at start.")
     zones_file: Path | None = Field(None, description="GeoJSON file of zones that is imported at start.")
+    insecure: bool = Field(
+        False, description="Listen beyond this machine without TLS or credentials: who reaches it may read and write."
+    )
     store: StoreSettings = StoreSettings.model_validate({})
     ingest: IngestSettings = IngestSettings.model_validate({})
     analytics: AnalyticsSettings = AnalyticsSettings.model_validate({})
@@ -106,8 +110,21 @@ class Config(BaseSettings):
         return self.dashboards.address
 
     @property
-    def mqtt(self) -> tuple[str, int]:
-        return parse_address(self.ingest.mqtt)
+    def mqtt(self) -> tuple[str, int] | None:
+        """Where sensors connect with plain MQTT; None: nowhere."""
+        return parse_address(self.ingest.mqtt) if self.ingest.mqtt else None
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where the two processes listen with TCP, by key."""
+        keys = ("ingest.mqtt", "ingest.mqtts", "ingest.http", "ingest.https", "dashboards.http")
+        texts = {key: str(_at(self, key)) for key in keys}
+        return {key: parse_address(text) for key, text in texts.items() if text}
+
+    @property
+    def mqtt_socket(self) -> Path:
+        """Where the door takes messages of its owner."""
+        return self.folder / "mqtt.sock"
 
 
 class Setting(NamedTuple):
@@ -137,6 +154,7 @@ def load_config(path: Path | None = None, *, flags: Mapping[str, Any] | None = N
             _put(merged, key, value)
     config = _validated(merged, origins)
     _check_length(config.folder)
+    check_exposure(config)
     config._origins.update(origins)  # noqa: SLF001 - its own maker
     return config
 
@@ -271,8 +289,9 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _at(tree: Any, key: str) -> Any:
+    """Return what a dotted key means, in tables or in settings."""
     for name in key.split("."):
-        tree = tree[name]
+        tree = tree[name] if isinstance(tree, Mapping) else getattr(tree, name)
     return tree
 
 

@@ -21,6 +21,7 @@ __all__ = ["Finding", "check", "examine"]
 
 _DISK_LOW = 1 << 30  # bytes
 _STEP_S = 0.05
+_NOTED = frozenset({"ingest.mqtt", "dashboards.http"})  # the addresses that locks tell
 _CLOCK_EARLIEST = 1_767_225_600  # 2026-01-01: no running Qala is older
 _CLOCK_SKEW_S = 0.5
 
@@ -156,15 +157,14 @@ def _page(config: Config) -> Iterator[Finding]:
 
 
 def _ports(config: Config) -> Iterator[Finding]:
-    for subject, key, address, owner in (
-        ("MQTT port", "mqtt", config.mqtt, "door.lock"),
-        ("HTTP port", "http", config.http, "serve.lock"),
-    ):
-        ours = holder(config.folder / owner)
-        if ours:
-            yield _answering(subject, parse_address(ours.note))
+    for key, address in config.addresses.items():
+        ours = holder(config.folder / ("serve.lock" if key.startswith("dashboards.") else "door.lock"))
+        if ours is None:
+            yield _free(key, address)
+        elif ours.note and key in _NOTED:  # flags may have given it another than we know of
+            yield _answering(key, parse_address(ours.note))
         else:
-            yield _free(subject, key, address)
+            yield _answering(key, address)
 
 
 def _answering(subject: str, address: tuple[str, int]) -> Finding:
@@ -174,12 +174,12 @@ def _answering(subject: str, address: tuple[str, int]) -> Finding:
     return Finding(False, subject, f"{where} does not answer", "look at the log of qala run")
 
 
-def _free(subject: str, key: str, address: tuple[str, int]) -> Finding:
+def _free(key: str, address: tuple[str, int]) -> Finding:
     where = f"{address[0]}:{address[1]}"
     if is_free(address):
-        return Finding(True, subject, f"{where} is free")
-    hint = f"choose another with --{key}, or see who it is: ss -ltnp 'sport = :{address[1]}'"
-    return Finding(False, subject, f"{where} is in use by another program", hint)
+        return Finding(True, key, f"{where} is free")
+    hint = f"choose another for {key}, or see who it is: ss -ltnp 'sport = :{address[1]}'"
+    return Finding(False, key, f"{where} is in use by another program", hint)
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -202,14 +202,15 @@ def _until_ready(supervisor: Supervisor, config: Config, say: Say, guest: Child 
     meanwhile. A guest needs only the door, and is started as soon as that answers.
     """
     needed = tuple(supervisor.children)
-    addresses = (("the door", config.mqtt), ("the server", config.socket))
+    door = config.mqtt or config.mqtt_socket
+    addresses = (("the door", door), ("the server", config.socket))
     began = said = time.monotonic()
     while not supervisor.stopping:
         for child, code in supervisor.round(_LOOK_S):
             say(f"{child.name} ended ({_how(code)}) before all was ready")
             if child in needed:
                 return max(code, 1)
-        if guest is not None and answers(config.mqtt):
+        if guest is not None and answers(door):
             supervisor.add(guest)
             guest = None
         waited_for = [name for name, address in addresses if not answers(address)]
@@ -231,14 +232,14 @@ def _until_stopped(supervisor: Supervisor, say: Say) -> int:
 
 
 def wait_for_ports(config: Config) -> None:
-    """Make sure that both addresses can be listened on. Raises UnavailableError."""
+    """Make sure that every address can be listened on. Raises UnavailableError."""
     deadline = time.monotonic() + _FORMER_S
-    for key, address in (("mqtt", config.mqtt), ("http", config.http)):
+    for key, address in config.addresses.items():
         while not is_free(address):
             if time.monotonic() > deadline:
                 host, port = address
                 raise UnavailableError(
                     f"{host}:{port} is in use by another program",
-                    hint=f"choose another with --{key} {host}:PORT; who it is: ss -ltnp 'sport = :{port}'",
+                    hint=f"choose another for {key}; who it is: ss -ltnp 'sport = :{port}'",
                 )
             time.sleep(_LOOK_S)

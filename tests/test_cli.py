@@ -157,8 +157,8 @@ def test_a_candidate_is_admitted_and_what_it_sent_is_taken(server: Running) -> N
 def test_the_doctor_finds_a_running_server_well(server: Running) -> None:
     until(server.is_ok)
     found = {row["subject"]: row for row in rows("doctor", "--data", str(server.data))}
-    assert found["MQTT port"]["found"] == f"127.0.0.1:{server.mqtt} answers"
-    assert found["HTTP port"]["found"] == f"127.0.0.1:{server.http} answers"
+    assert found["ingest.mqtt"]["found"] == f"127.0.0.1:{server.mqtt} answers"
+    assert found["dashboards.http"]["found"] == f"127.0.0.1:{server.http} answers"
     assert found["server"]["found"] == "ok"
 
 

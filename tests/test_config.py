@@ -72,9 +72,31 @@ def test_a_variable_of_another_purpose_is_left_alone(monkeypatch: pytest.MonkeyP
         pytest.param(f"data = '/tmp/{'x' * 100}'", "longer than 92 bytes", id="a folder whose sockets have no address"),
         pytest.param("[analytics]\nwebhook = 'city'", "analytics.webhook = 'city'", id="a webhook that is no address"),
         pytest.param("time_zone = 'Almaty'", "no time zone is called 'Almaty'", id="unknown time zone"),
-        pytest.param("[ingest]\nmqtt = '0.0.0.0:1883'", "not a loopback address", id="listens to the world with MQTT"),
         pytest.param(
-            "[dashboards]\nhttp = '0.0.0.0:80'", "not a loopback address", id="listens to the world with HTTP"
+            "[ingest]\nmqtt = '0.0.0.0:1883'", "beyond this machine without TLS", id="plain MQTT to the world"
+        ),
+        pytest.param(
+            "[ingest]\nhttp = '[::]:80'", "beyond this machine without TLS", id="plain HTTP ingest to the world"
+        ),
+        pytest.param(
+            "[dashboards]\nhttp = '0.0.0.0:80'", "beyond this machine without TLS", id="a plain page to the world"
+        ),
+        pytest.param(
+            "[ingest]\nmqtts = '0.0.0.0:8883'\ncertificate = 'c'\nprivate_key = 'k'",
+            "beyond this machine without credentials",
+            id="MQTT over TLS to the world, and nobody is asked",
+        ),
+        pytest.param(
+            "[ingest]\nhttps = '192.0.2.1:443'\ncertificate = 'c'\nprivate_key = 'k'",
+            "beyond this machine without credentials",
+            id="HTTP ingest over TLS to the world, and nobody is asked",
+        ),
+        pytest.param("[ingest]\nmqtts = '127.0.0.1:8883'", "needs a certificate", id="TLS without a certificate"),
+        pytest.param("[ingest]\ncertificate = 'c'", "belong together", id="a certificate without its key"),
+        pytest.param(
+            "[ingest]\ncertificate = 'c'\nprivate_key = 'k'\nclient_ca = 'a'",
+            "nobody is asked",
+            id="client certificates that nobody asks for",
         ),
     ],
 )
@@ -83,6 +105,24 @@ def test_a_mistake_in_the_file_is_named_with_a_hint(toml: str, message: str) -> 
     with pytest.raises(ConfigError, match=message) as caught:
         load_config()
     assert caught.value.hint
+
+
+_TLS = "certificate = 'c'\nprivate_key = 'k'\n"
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        pytest.param("[ingest]\nmqtt = '[::1]:1883'\nhttp = 'localhost:8081'", id="plain, and only this machine"),
+        pytest.param("[ingest]\nmqtt = ''", id="no plain MQTT at all"),
+        pytest.param(f"[ingest]\nmqtts = '0.0.0.0:8883'\nauthenticate = true\n{_TLS}", id="TLS and credentials"),
+        pytest.param(f"[ingest]\nmqtts = '127.0.0.1:8883'\n{_TLS}", id="TLS, and only this machine"),
+        pytest.param("insecure = true\n[ingest]\nmqtt = '0.0.0.0:1883'\n[dashboards]\nhttp = '[::]:80'", id="told to"),
+    ],
+)
+def test_what_may_listen_where_is_one_rule(toml: str) -> None:
+    write(toml)
+    assert load_config().ingest.model_fields_set
 
 
 @pytest.mark.parametrize("name", ["QALA_INGEST__MQT", "QALA_DATTA", "QALA_TIMEZONE"])

@@ -470,9 +470,9 @@ def _start_on(home: House, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0.0.0.0:1883", "192.168.1.5:1883", "[::]:1883", "localhost", "127.0.0.1:x", "a.example:1", ""]
+    "text", ["localhost", "127.0.0.1:x", ":1883", "127.0.0.1:65536", "127.0.0.1:", "::1:1883", "[::1]", "[]:1"]
 )
-def test_only_loopback_addresses_are_listened_on(text: str) -> None:
+def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         IngestSettings(mqtt=text)
     assert caught.value.hint
@@ -480,7 +480,7 @@ def test_only_loopback_addresses_are_listened_on(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("127.0.0.1:1883", ("127.0.0.1", 1883)), ("[::1]:0", ("::1", 0)), ("localhost:1", ("localhost", 1))],
+    [("127.0.0.1:1883", ("127.0.0.1", 1883)), ("[::1]:0", ("::1", 0)), ("a.example:1", ("a.example", 1))],
 )
-def test_loopback_addresses_are_read(text: str, expected: tuple[str, int]) -> None:
+def test_addresses_are_read(text: str, expected: tuple[str, int]) -> None:
     assert parse_address(text) == expected
