@@ -74,14 +74,18 @@ class CommitLimits(msgspec.Struct, frozen=True):
 
 
 class Group:
-    """Messages that will share one frame, and who is told when it is durable. `bytes` is about what they hold in memory."""
+    """Messages that will share one frame, and who is told when it is durable. `bytes` is about what they hold in memory.
 
-    __slots__ = ("bytes", "members", "rows")
+    `first` is the number of the first message once it is durable, 0 before.
+    """
+
+    __slots__ = ("bytes", "first", "members", "rows")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.members: list[tuple[Member, list[bytes]]] = []
         self.bytes = 0
+        self.first = 0
 
 
 class GroupCommit:
@@ -208,7 +212,7 @@ class GroupCommit:
     def _append(self, group: Group, retry_s: float) -> None:
         error: Exception | None = None
         try:
-            self._sink.append(group.rows)
+            group.first = self._sink.append(group.rows)
         except Exception as caught:  # noqa: BLE001 - whatever it is, these messages are not durable
             error = caught
         try:
