@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from devices.errors import ConfigError
+from ingest.broker_settings import BrokerName, BrokerSettings
 
 __all__ = ["IngestSettings", "is_loopback", "parse_address"]
 
@@ -68,6 +69,11 @@ class IngestSettings(BaseModel):
     )
     authenticate: bool = Field(
         default=False, description="Devices must show a credential: see qala devices credential issue."
+    )
+    brokers: dict[BrokerName, BrokerSettings] = Field(
+        default={},
+        max_length=32,
+        description="Existing MQTT brokers whose messages are taken too: one table [ingest.brokers.NAME] each.",
     )
     topic_root: str = Field(default="qala", min_length=1, description="First level of the native format's topics.")
     enrol: Literal["enrol", "reject"] = Field(

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
@@ -163,7 +163,8 @@ def effective(config: Config) -> list[Setting]:
     """List every setting with its value and where it came from, by key."""
     dumped = config.model_dump(mode="json")
     origins = config._origins  # noqa: SLF001 - its own module
-    return [Setting(key, _at(dumped, key), origins.get(key, "default")) for key in _keys(Config)]
+    keys = (name for key in _keys(Config) for name in _named(key, dumped))
+    return [Setting(key, _at(dumped, key), origins.get(key, "default")) for key in keys]
 
 
 # ---- sources
@@ -205,7 +206,7 @@ def _from_environment() -> _Tree:
 def _check_variable(name: str) -> None:
     key = name.removeprefix(_PREFIX).lower().replace("__", ".")
     known = _keys(Config)
-    if key in known or key in _sections(Config):
+    if _form(key) in known or _form(key) in _sections(Config):
         return
     similar = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if "." in key or similar:
@@ -226,14 +227,14 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_key(key: str, origin: str) -> None:
-    known, sections = _keys(Config), _sections(Config)
-    if key in sections:
+    known, sections, form = _keys(Config), _sections(Config), _form(key)
+    if form in sections:
         raise ConfigError(
             f"{key!r} must be a table ({origin})", hint=f"write [{key}], and its keys below: qala config lists them"
         )
-    if key not in known:
-        names = [*known, *sections]
-        similar = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    if form not in known:
+        names = [name.replace("*", "NAME") for name in (*known, *sections)]
+        similar = difflib.get_close_matches(form.replace("*", "NAME"), names, n=1, cutoff=0.6)
         raise ConfigError(
             f"unknown key {key!r} ({origin})", hint=_suggestion(similar, "list all keys with: qala config")
         )
@@ -245,12 +246,28 @@ def _suggestion(similar: Sequence[str], otherwise: str) -> str:
 
 @cache
 def _keys(model: type[BaseModel], prefix: str = "") -> Sequence[str]:
-    """List the dotted keys of a model, in the order of declaration."""
+    """List the dotted keys of a model, in the order of declaration. "*" stands for a name that people choose."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
         inner = _model_of(field.annotation)
-        keys += _keys(inner, f"{prefix}{name}.") if inner else [prefix + name]
+        chosen = "*." if get_origin(field.annotation) is dict else ""
+        keys += _keys(inner, f"{prefix}{name}.{chosen}") if inner else [prefix + name]
     return keys
+
+
+def _form(key: str) -> str:
+    """Return a dotted key with "*" for each name that people choose."""
+    names, sections = key.split("."), _sections(Config)
+    for at in range(1, len(names)):
+        if ".".join([*names[:at], "*"]) in sections:
+            names[at] = "*"
+    return ".".join(names)
+
+
+def _named(form: str, tree: _Tree) -> list[str]:
+    """List the keys of a form that a tree has: one for each name that was chosen."""
+    before, chosen, after = form.partition(".*.")
+    return [f"{before}.{name}.{after}" for name in _at(tree, before)] if chosen else [form]
 
 
 def _sections(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -258,7 +275,9 @@ def _sections(model: type[BaseModel], prefix: str = "") -> list[str]:
     sections: list[str] = []
     for name, field in model.model_fields.items():
         inner = _model_of(field.annotation)
-        if inner:
+        if inner and get_origin(field.annotation) is dict:
+            sections += [prefix + name, f"{prefix}{name}.*", *_sections(inner, f"{prefix}{name}.*.")]
+        elif inner:
             sections += [prefix + name, *_sections(inner, f"{prefix}{name}.")]
     return sections
 
@@ -275,7 +294,7 @@ def _flat(tree: _Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     leaves = set(_keys(Config))
     for name, value in tree.items():
         key = prefix + name
-        if isinstance(value, Mapping) and key not in leaves:
+        if isinstance(value, Mapping) and _form(key) not in leaves:
             yield from _flat(value, f"{key}.")
         else:
             yield key, value
@@ -331,7 +350,7 @@ def _check_length(folder: Path) -> None:
 def _description(key: str) -> str:
     model: type[BaseModel] | None = Config
     text = ""
-    for name in key.split("."):
+    for name in _form(key).replace(".*", "").split("."):
         field = model.model_fields.get(name) if model else None
         if field is None:
             break
