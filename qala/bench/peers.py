@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devices.errors import UnavailableError
@@ -16,13 +16,14 @@ from qala.bench.store_influxdb import find_influxd
 from qala.bench.store_peer import Server, cached, found, in_path
 from qala.process import answers
 
-__all__ = ["BUCKET", "ORG", "TOKEN", "Influx", "Mosquitto", "Telegraf", "find_mosquitto", "find_telegraf"]
+__all__ = ["BUCKET", "ORG", "TOKEN", "Influx", "Mosquitto", "Process", "Telegraf", "find_mosquitto", "find_telegraf"]
 
 ORG, BUCKET = "bench", "bench"
 TOKEN = "bench"  # noqa: S105 - of a server that lives for the bench, on loopback
 
 _READY_S, _STOP_S, _LOOK_S = 30.0, 30.0, 0.02
 _MOSQUITTO = """\
+per_listener_settings false
 listener {port} 127.0.0.1
 {tls}
 allow_anonymous true
@@ -32,7 +33,11 @@ max_queued_bytes 2147483648
 max_inflight_messages 0
 log_type error
 """
-_TLS = "certfile {certificate}\nkeyfile {key}"
+_TLS = """\
+listener {port} 127.0.0.1
+certfile {certificate}
+keyfile {key}
+"""
 _TELEGRAF = """\
 [agent]
   interval = "1s"
@@ -74,12 +79,13 @@ def find_telegraf() -> Path:
     return found("telegraf", os.environ.get("QALA_TELEGRAF"), cached("telegraf-1.37.2"), shutil.which("telegraf"))
 
 
-class _Process:
+class Process:
     """A server without HTTP: it is ready when a port of it answers, or at once."""
 
-    def __init__(self, name: str, log: Path) -> None:
+    def __init__(self, name: str, log: Path, *, environment: Mapping[str, str] | None = None) -> None:
         self._name = name
         self._log = log
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -89,7 +95,9 @@ class _Process:
     def run(self, command: Sequence[str], port: int | None = None) -> None:
         """Run a command and wait until the port answers. Raises UnavailableError where it does not."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603 - the peers' own commands
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
         deadline = time.monotonic() + _READY_S
         while port is not None and not answers(("127.0.0.1", port)):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -110,14 +118,16 @@ class _Process:
             process.wait()
 
 
-class Mosquitto(_Process):
+class Mosquitto(Process):
     """The broker, with queues that lose nothing while it runs, and nothing on disk."""
 
-    def __init__(self, folder: Path, *, certificate: Path | None = None, key: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, certificate: Path | None = None) -> None:
+        """Prepare it; with a certificate (its key beside it, .key) it also listens on `tls_port`."""
         super().__init__("mosquitto", folder / "mosquitto.log")
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
         self._config = folder / "mosquitto.conf"
-        tls = _TLS.format(certificate=certificate, key=key) if certificate else ""
+        key = certificate.with_suffix(".key") if certificate else None
+        tls = _TLS.format(port=self.tls_port, certificate=certificate, key=key) if certificate else ""
         self._config.write_text(_MOSQUITTO.format(port=self.port, tls=tls))
 
     @property
@@ -128,7 +138,7 @@ class Mosquitto(_Process):
         self.run([str(find_mosquitto()), "-c", str(self._config)], self.port)
 
 
-class Telegraf(_Process):
+class Telegraf(Process):
     """Takes the native messages off a broker: fields `v_<quantity>` of the measurement mqtt_consumer, by the tag `device`."""
 
     def __init__(self, folder: Path, *, mqtt: int, influx: int) -> None:

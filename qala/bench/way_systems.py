@@ -84,7 +84,7 @@ def _qala_on_influxdb(folder: Path, devices: int) -> Iterator[System]:
         url = f"influxdb://127.0.0.1:{influx.port}/{ORG}/{BUCKET}"
         settings = {"QALA_STORE__URL": url, "QALA_STORE__TOKEN": TOKEN}
         with start_qala(folder, devices=devices_csv(devices), zones=ZONES_FILE, settings=settings) as qala:
-            only = ' |> filter(fn: (r) => r._measurement == "reading" and (r._field == "value" or r._field == "held"))'
+            only = ' |> filter(fn: (r) => r._field == "value" or r._field == "held")'
             yield _Qala(qala, {"influxd": influx.pid}, lambda: sum(influx.numbers(_EVERYTHING + only + _SUM)))
 
 
