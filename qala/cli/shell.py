@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -36,6 +37,18 @@ __all__ = [
 ]
 
 FAILED, USAGE = 1, 2
+_COMMANDS = (
+    "benching",
+    "benching_door",
+    "lake",
+    "operate",
+    "records",
+    "rehearsing",
+    "replaying",
+    "safekeeping",
+    "serving",
+    "storing",
+)  # the modules that declare them
 _PIPE_WIDTH = 1000  # nothing is cut where a program reads
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file.", metavar="FILE")]
@@ -60,7 +73,8 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    from qala.cli import benching, lake, operate, records, rehearsing, replaying, safekeeping, serving, storing  # noqa: F401 - they declare the commands
+    for name in _COMMANDS:
+        import_module(f"qala.cli.{name}")
 
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
