@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pyarrow as pa
 import pyarrow.csv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
 from dashboards.api import contract
+from dashboards.api.contract_commands import Command
 from dashboards.api.guard import CSP
 from dashboards.api.server import make_server
 from dashboards.settings import DashboardsSettings
 from dashboards.times import iso
 from devices.errors import ConfigError, Reason
 from devices.reading import Position
+from qala.state import commands
 from qala.state.registry import Candidate, DeviceStatus, put_status, record_candidates
 from qala.state.rejected import RejectedLog, RejectedRow
 from qala.store import open_store
@@ -64,6 +67,8 @@ def filled(city: City) -> City:
     put_status(city.state, [DeviceStatus("city/air-1", True, "1.2", 60, NOW - HOUR)])
     record_candidates(city.state, [Candidate("city/new", NOW - HOUR, NOW, 5)], Position("journal", 9))
     reject(city.state, RejectedRow("journal", 3, 0, Reason.BAD_JSON, "?", "", "city/air-1", "t", NOW, b"{"))
+    with city.state.begin() as connection:
+        connection.execute(insert(commands.COMMAND), msgspec.structs.asdict(COMMAND))
     city.settings.page.mkdir()
     return city
 
@@ -73,6 +78,10 @@ def reject(state: Engine, *rows: RejectedRow) -> None:
 
 
 # ---- the contract
+
+COMMAND = commands.CommandRow(
+    "0000000000000001", "city/air-1", b'{"reboot":true}', "dana", NOW, NOW + HOUR, None, NOW, NOW, 0, None, None
+)
 
 ANSWERS = [
     pytest.param("/health", contract.Health, id="health"),
@@ -99,6 +108,9 @@ ANSWERS = [
     pytest.param("/rejected", contract.Page[contract.Rejected], id="rejected"),
     pytest.param("/rejected/summary", contract.Page[contract.RejectedCount], id="rejected, counted"),
     pytest.param("/candidates", contract.Page[contract.Candidate], id="candidates"),
+    pytest.param("/commands", contract.Page[Command], id="commands"),
+    pytest.param("/devices/city/air-1/commands", contract.Page[Command], id="commands of a device"),
+    pytest.param(f"/commands/{COMMAND.id}", Command, id="a command"),
 ]
 
 
@@ -130,7 +142,7 @@ def test_every_address_is_described_with_its_answer_and_its_problems(city: City)
     described = {path.removeprefix("/api/v1") for path in spec["paths"]}
     asked = {str(param.values[0]).partition("?")[0] for param in ANSWERS}
     asked = {path.replace("city/air-1", "{fleet}/{device}").replace("pm2_5_mean", "{name}") for path in asked}
-    asked = {path.replace("ep-1", "{id}") for path in asked}
+    asked = {path.replace("ep-1", "{id}").replace(COMMAND.id, "{id}") for path in asked}
     posts = {"/alerts/{id}/acknowledge", "/rejected/replay", "/rules/try"}
     assert described == asked | posts | {"/rules/{rule}/runbook", "/live", "/metrics", "/geo/basemap.geojson"}
 

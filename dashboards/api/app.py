@@ -18,6 +18,7 @@ from dashboards.api.page import Page
 from dashboards.api.routes import (
     alerts,
     candidates,
+    commands,
     devices,
     health,
     indicators,
@@ -43,6 +44,7 @@ _NOUNS = (
     zones,
     devices,
     candidates,
+    commands,
     series,
     readings,
     overview,

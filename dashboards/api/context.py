@@ -62,6 +62,7 @@ class ApiContext:
     version: str
     time_zone: str
     metrics: Sequence[Callable[[], Iterable[Metric]]] = ()
+    on_command: Callable[[], None] = lambda: None  # tells the door to look at the commands
 
     def devices(self) -> list[DeviceItem]:
         """Describe every device that is not retired, by id."""

@@ -57,7 +57,8 @@ class Guard:
             if scope["method"] in _WRITING:
                 owned = scope["path"].startswith(self._owner_only)
                 body_max = max(self._body_max, self._owner_body_max) if owned else self._body_max
-                receive = await self._body(Headers(scope=scope), receive, body_max)
+                bare = scope["method"] == "DELETE"  # which no HTML form can send either
+                receive = await self._body(Headers(scope=scope), receive, body_max, bare=bare)
         except ProblemError as problem:
             response = problem_response(problem.status, problem.code, problem.message, problem.hint)
             await response(scope, receive, send_with_headers)
@@ -77,10 +78,10 @@ class Guard:
                 403, "owner_only", "this is answered over the socket of the data folder alone", hint=hint
             )
 
-    async def _body(self, headers: Headers, receive: Receive, body_max: int) -> Receive:
+    async def _body(self, headers: Headers, receive: Receive, body_max: int, *, bare: bool) -> Receive:
         """Read the body, which is small, and return a receive that gives it again."""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
+        if kind != "application/json" and not (bare and not kind):
             hint = "send JSON with the header Content-Type: application/json"
             raise ProblemError(415, "not_json", f"a body of type {kind!r} is not taken", hint=hint)
         body, more = b"", True
