@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -13,10 +13,11 @@ import duckdb
 from devices.errors import UnavailableError
 from ingest.journal import read_published
 from qala.bench.fleet import ZONES_FILE, devices_csv
-from qala.bench.peers import BUCKET, ORG, TOKEN, Influx, Mosquitto, Telegraf
+from qala.bench.peers import BUCKET, ORG, TOKEN, Influx, Mosquitto, Telegraf, find_mosquitto, find_telegraf
 from qala.bench.processes import Started, cpu_of, start_qala
+from qala.bench.store_influxdb import find_influxd
 
-__all__ = ["SYSTEMS", "System"]
+__all__ = ["SYSTEMS", "System", "check_present"]
 
 _PATIENCE_S = 300.0
 _LOOK_S = 0.02
@@ -135,6 +136,19 @@ SYSTEMS: Mapping[str, Callable[[Path, int], AbstractContextManager[System]]] = {
     "mosquitto+telegraf+influxdb": _usual,
 }
 """By name: runs a way in an empty folder, for so many devices of the load, until the end of the block."""
+
+
+_NEEDS: Mapping[str, Sequence[Callable[[], Path]]] = {
+    "qala": [],
+    "qala+influxdb": [find_influxd],
+    "mosquitto+telegraf+influxdb": [find_mosquitto, find_telegraf, find_influxd],
+}
+
+
+def check_present(name: str) -> None:
+    """Raise UnavailableError where a server of a way is not installed."""
+    for find in _NEEDS[name]:
+        find()
 
 
 class _Startable(Protocol):

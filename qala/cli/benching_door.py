@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from devices.errors import ConfigError
+from devices.errors import ConfigError, UnavailableError
 from qala.cli.benching import PIPE_WIDTH, bench
 from qala.cli.shell import JsonOption, say
 
@@ -72,7 +72,6 @@ def _ways(names: Sequence[str], share: float) -> Any:
     import msgspec
 
     from qala.bench.way import SHAPES, bench_way
-    from qala.bench.way_systems import SYSTEMS
 
     if unknown := set(names) - {shape.name for shape in SHAPES}:
         raise ConfigError(f"no load is called {min(unknown)!r}", hint="there are " + ", ".join(s.name for s in SHAPES))
@@ -81,7 +80,21 @@ def _ways(names: Sequence[str], share: float) -> Any:
         for shape in SHAPES
         if not names or shape.name in names
     ]
-    return bench_way(chosen, list(SYSTEMS), say)
+    return bench_way(chosen, _present_ways(), say)
+
+
+def _present_ways() -> list[str]:
+    """Return the ways whose servers are installed, and say which are left out."""
+    from qala.bench.way_systems import SYSTEMS, check_present
+
+    present = []
+    for name in SYSTEMS:
+        try:
+            check_present(name)
+            present.append(name)
+        except UnavailableError as error:
+            say(f"{name} is left out: {error}")
+    return present
 
 
 def _print(machine: dict[str, Any], tables: Sequence[Table]) -> None:
