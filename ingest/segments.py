@@ -21,6 +21,7 @@ __all__ = [
     "Header",
     "Raw",
     "Row",
+    "block_of",
     "decode_block",
     "encode_frame",
     "encode_header",
@@ -133,7 +134,12 @@ def encode_frame(messages: Sequence[Message | Row], *, sequence: int, first: int
 
 def decode_block(raw: Raw) -> list[Message]:
     """Unpack the messages of a frame."""
-    return _decode(zstandard.ZstdDecompressor().decompress(memoryview(raw.packed)[_FRAME.size :]))
+    return _decode(block_of(raw))
+
+
+def block_of(raw: Raw) -> bytes:
+    """Return a frame's messages as one MessagePack document."""
+    return zstandard.ZstdDecompressor().decompress(memoryview(raw.packed)[_FRAME.size :])
 
 
 def _checksum(packed: bytes) -> int:
