@@ -28,7 +28,7 @@ SIZES: dict[str, tuple[Size | None, Size]] = {  # fault: (fast, full); None: in 
     "F2": (Size(messages=20_000, strikes=5), Size(messages=200_000, strikes=30)),
     "F3": (Size(messages=20_000, strikes=2), Size(messages=100_000, strikes=10)),
     "F6": (Size(messages=20_000, strikes=3), Size(messages=100_000, strikes=10)),
-    "F7": (Size(fault_s=15.0), Size(fault_s=60.0)),
+    "F7": (Size(fault_s=15.0), Size(strikes=2, fault_s=60.0)),
     "F14": (Size(messages=10_000, strikes=1, fault_s=5.0), Size(messages=50_000, strikes=2, fault_s=30.0)),
     "F15": (None, Size(cases=2_000)),
     "F16": (Size(fault_s=10.0), Size(fault_s=60.0)),

@@ -20,6 +20,7 @@ __all__ = [
     "Row",
     "assert_nothing_lost",
     "assert_same",
+    "assert_stored",
     "journalled",
     "orders",
     "qala_town",
@@ -90,10 +91,14 @@ def assert_nothing_lost(qala: Qala, sent: list[Order]) -> int:
     qala.stop()
     found = Counter((message.topic, message.payload) for message in journalled(qala.folder))
     assert_same(set(found), {(one.topic, one.payload) for one in sent})
-    held = stored(qala.folder)
+    assert_stored(stored(qala.folder), sent)
+    return found.total() - len(found)
+
+
+def assert_stored(held: list[Row], sent: list[Order]) -> None:
+    """Make sure that a store holds what these messages come to: every reading once, to the bit."""
     assert len(held) == len(set(held))
     assert_same(set(held), set(reference(sent)))
-    return found.total() - len(found)
 
 
 def assert_same(found: set[T], expected: set[T]) -> None:
