@@ -3,13 +3,14 @@
 Every module with tables is imported here, so that `open_state` makes them all.
 """
 
-from qala.state import commands, dirty, episodes, judged, outbox, registry, rejected, reopened, tokens
+from qala.state import commands, credentials, dirty, episodes, judged, outbox, registry, rejected, reopened, tokens
 from qala.state.database import METADATA, SCHEMA_VERSION, open_state
 
 __all__ = [
     "METADATA",
     "SCHEMA_VERSION",
     "commands",
+    "credentials",
     "dirty",
     "episodes",
     "judged",

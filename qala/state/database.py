@@ -6,6 +6,8 @@ Each sibling module declares its tables on `METADATA` and the functions over the
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
     Column,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.pool import NullPool
 
 from devices.errors import CorruptError, VersionError
 
@@ -44,6 +47,26 @@ def open_state(url: str) -> Engine:
     _check_version(engine)
     METADATA.create_all(engine)
     return engine
+
+
+def state_reader(url: str) -> Engine:
+    """Make an engine that only reads a state database, and makes none: for a process beside the one that writes it.
+
+    Where there is none yet, every use of it raises OperationalError. An SQLite file is opened anew each time, so that one
+    that was put in its place is seen.
+    """
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+    import pysqlite3.dbapi2
+
+    path = quote(url.removeprefix("sqlite:///"))
+
+    def connect() -> Any:
+        connection = pysqlite3.dbapi2.connect(f"file:{path}?mode=rw", uri=True, timeout=10, check_same_thread=False)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    return create_engine("sqlite://", module=pysqlite3.dbapi2, creator=connect, poolclass=NullPool)
 
 
 def alone(connection: Connection) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     delete,
+    func,
     insert,
     select,
     update,
@@ -41,11 +42,13 @@ __all__ = [
     "admit",
     "candidates",
     "import_registry",
+    "last_row",
     "load_registry",
     "metadata",
     "put_metadata",
     "put_status",
     "record_candidates",
+    "retirements",
     "statuses",
 ]
 
@@ -166,6 +169,17 @@ def load_registry(engine: Engine) -> Registry:
     """Return every device, zone and placement as they are now known."""
     with engine.connect() as connection:
         return _load(connection)
+
+
+def last_row(connection: Connection) -> int:
+    """Return a number that grows with every change of a device."""
+    return int(connection.execute(select(func.coalesce(func.max(_device.c.row), 0))).scalar_one())
+
+
+def retirements(connection: Connection) -> dict[str, int]:
+    """Return until when [us] the devices belong to the city that leave it, or have left it."""
+    query = select(_device.c.id, _device.c.until_us).where(_device.c.replaced_us.is_(None))
+    return {row.id: row.until_us for row in connection.execute(query.where(_device.c.until_us.is_not(None)))}
 
 
 def import_registry(
