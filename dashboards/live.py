@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -38,10 +38,15 @@ def event(name: str, data: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
+async def _always() -> bool:
+    return True
+
+
 class _Client:
     """One open stream: a short queue of frames, of which the oldest goes when it does not keep up."""
 
-    def __init__(self) -> None:
+    def __init__(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        self.holds = holds
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE_FRAMES)
         self._missed = False
 
@@ -146,6 +151,7 @@ class Hub:
                 frame += await self._tick()
                 tick_at += self._settings.live_tick_s
             self._send(frame)
+            await self._dismiss()
             await self._pause()
         for client in self._clients:
             client.put(None)
@@ -205,14 +211,24 @@ class Hub:
             self._dropped += sum(client.put(frame) for client in self._clients)
             self._sent += len(self._clients)
 
+    async def _dismiss(self) -> None:
+        """End the streams of those who may not see them any more."""
+        for client in tuple(self._clients):
+            if not await client.holds():
+                self._clients.discard(client)
+                client.put(None)
+
     # ---- clients
 
-    def subscribe(self) -> AsyncIterator[bytes]:
-        """Open a stream of frames, in the loop's thread. Raises ProblemError (503) where there are too many or no more."""
+    def subscribe(self, holds: Callable[[], Awaitable[bool]] = _always) -> AsyncIterator[bytes]:
+        """Open a stream of frames for as long as it `holds`, in the loop's thread.
+
+        Raises ProblemError (503) where there are too many or no more.
+        """
         if self._closed or len(self._clients) >= self._settings.live_clients_max:
             hint = "close a page, or raise the setting dashboards.live_clients_max"
             raise ProblemError(503, "too_many_streams", f"{len(self._clients)} live streams are open", hint=hint)
-        client = _Client()
+        client = _Client(holds)
         self._clients.add(client)
         return self._frames(client)
 

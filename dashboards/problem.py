@@ -34,10 +34,13 @@ _HINTS = {
 class ProblemError(QalaError):
     """A request that cannot be answered, with its HTTP status, a code for machines and a hint for people."""
 
-    def __init__(self, status: int, code: str, message: str, *, hint: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, hint: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
+        self.headers = headers
 
 
 def problem_response(
@@ -67,7 +70,7 @@ def install(app: FastAPI) -> None:
 async def _of_ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, QalaError)  # noqa: S101 - registered for it
     if isinstance(error, ProblemError):
-        return problem_response(error.status, error.code, error.message, error.hint)
+        return problem_response(error.status, error.code, error.message, error.hint, error.headers)
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     return problem_response(status, error.code, error.message, error.hint)
 

@@ -177,6 +177,7 @@ class App:
                 now_us=_now_us,
                 version=version("qala"),
                 time_zone=self._config.time_zone,
+                asks_tokens=self._config.dashboards.asks_tokens(insecure=self._config.insecure),
                 metrics=(self.metrics,),
             ),
         )

@@ -29,11 +29,14 @@ from dashboards.api.routes import (
     rejected,
     rules,
     series,
+    session,
     store,
     summary,
+    tokens,
     zones,
 )
 from dashboards.api.select import known_parameters
+from dashboards.api.visitors import Visitors
 
 __all__ = ["create_app"]
 
@@ -54,9 +57,12 @@ _NOUNS = (
     rejected,
     health,
     live,
+    session,
     store,
     lake,
+    tokens,
 )
+_OWNER_ONLY = (f"{PREFIX}/store/", f"{PREFIX}/tokens")
 _OWNER_BODY_MAX = 4_194_304  # values that were computed elsewhere come many at a time
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
@@ -84,8 +90,19 @@ def create_app(context: ApiContext) -> FastAPI:
     app.state.summary = summary.SummaryCache()
     problem.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    app.state.visitors = Visitors(
+        context.state,
+        asked=context.asks_tokens,
+        session_days=context.settings.session_days,
+        now_us=context.now_us,
+    )
     app.add_middleware(
-        Guard, body_max=context.settings.body_max, owner_only=f"{PREFIX}/store/", owner_body_max=_OWNER_BODY_MAX
+        Guard,
+        visitors=app.state.visitors,
+        hosts=context.settings.hosts,
+        body_max=context.settings.body_max,
+        owner_only=_OWNER_ONLY,
+        owner_body_max=_OWNER_BODY_MAX,
     )
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(known_parameters)])
     for noun in _NOUNS:

@@ -12,6 +12,7 @@ from dashboards.api import contract
 from dashboards.api.context import ApiContext, Context
 from dashboards.api.paging import CursorQuery, LimitQuery, decode_cursor, encode_cursor, page_limit
 from dashboards.api.render import json_page, json_response
+from dashboards.api.visitors import Actor, acting
 from dashboards.items import AlertItem, alert_item
 from dashboards.times import iso
 from qala.state.episodes import EpisodeRow, NoticeRow, acknowledge, episode, episodes, notices
@@ -68,9 +69,10 @@ def get_alert(context: Context, id: str) -> Response:  # noqa: A002
 
 
 @router.post("/alerts/{id}/acknowledge", response_model=contract.Alert)
-def acknowledge_alert(context: Context, id: str, body: contract.Acknowledge) -> Response:  # noqa: A002
-    """Say that somebody takes care of an alert."""
-    row = acknowledge(context.state, id, body.actor.strip(), body.comment.strip(), context.now_us())
+def acknowledge_alert(context: Context, id: str, body: contract.Acknowledge, actor: Actor) -> Response:  # noqa: A002
+    """Say that somebody takes care of an alert. Beside the name that they give stands the name of the token that they show."""
+    who = acting(actor, body.actor.strip())
+    row = acknowledge(context.state, id, who, body.comment.strip(), context.now_us())
     context.hub.on_episodes([row])
     return json_response(_item(context, row))
 
