@@ -42,6 +42,10 @@ class Nudges:
         self._socket.close()
         self._path.unlink(missing_ok=True)
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for an event loop to watch."""
+        return self._socket.fileno()
+
     def wait(self, longest_s: float) -> bool:
         """Wait for a nudge; return whether one came."""
         self._socket.settimeout(longest_s)

@@ -55,9 +55,10 @@ __all__ = [
 PAYLOAD_MAX = 64 * 1024  # bytes
 PENDING_MAX = 100  # open commands of one device
 _OPEN_MAX = 100_000  # open commands of all devices
+_AT_ONCE = 16  # commands of one device that the door takes at once
 EXPIRES_MAX_S = 30 * 86_400
 KEEP_DAYS = 400  # how long a command that has ended can still be looked up
-SENT = -1  # in place of an answer's code: the command went out, and nothing is known of its arrival
+SENT = 256  # in place of a reason code, which is a byte: the command went out, and nothing is known of its arrival
 _REFUSED = 0x80  # reason codes from here on mean that the device did not take it (MQTT 5, section 2.4)
 _DAY_US = 86_400_000_000
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # rises as ASCII does, so that ids sort by their time
@@ -225,17 +226,21 @@ def devices_awaited(engine: Engine, now_us: int) -> frozenset[str]:
 
 
 def awaited(engine: Engine, devices: Collection[str], now_us: int, *, but: Collection[str] = ()) -> list[OpenCommand]:
-    """Return the first command of each device that is to be delivered, leaving out those of the ids `but`."""
-    open_ones = select(COMMAND.c.device, COMMAND.c.id).where(
-        _is_open, COMMAND.c.expires_us > now_us, COMMAND.c.device.in_(sorted(devices))
+    """Return the first commands of each device that are to be delivered, in their order, leaving out the ids `but`."""
+    open_ones = (
+        select(COMMAND.c.device, COMMAND.c.id)
+        .where(_is_open, COMMAND.c.expires_us > now_us, COMMAND.c.device.in_(sorted(devices)))
+        .order_by(COMMAND.c.id)
     )
+    columns = (COMMAND.c.id, COMMAND.c.device, COMMAND.c.payload, COMMAND.c.expires_us)
     with engine.connect() as connection:
-        firsts: dict[str, str] = {}
+        firsts: dict[str, list[str]] = {}
         for device, id_ in connection.execute(open_ones):
-            if id_ not in but and id_ < firsts.get(device, "~"):
-                firsts[device] = id_
-        columns = (COMMAND.c.id, COMMAND.c.device, COMMAND.c.payload, COMMAND.c.expires_us)
-        found = select(*columns).where(COMMAND.c.id.in_(sorted(firsts.values()))).order_by(COMMAND.c.id)
+            theirs = firsts.setdefault(device, [])
+            if id_ not in but and len(theirs) < _AT_ONCE:
+                theirs.append(id_)
+        chosen = [id_ for theirs in firsts.values() for id_ in theirs]
+        found = select(*columns).where(COMMAND.c.id.in_(chosen)).order_by(COMMAND.c.id)
         return [OpenCommand(*row) for row in connection.execute(found)]
 
 
