@@ -15,24 +15,26 @@ from devices.errors import QalaError, Reason
 from devices.quantity import QUANTITIES, parse_key
 from devices.reading import Batch, Int32Array, Int64Array, Position
 from ingest.admission import Admission, Admitted
+from ingest.aside import set_aside
 from ingest.formats import Decoder
 from ingest.formats.base import Decoded, Metadata, Rejection, Status
-from ingest.message import Message, MessageType
+from ingest.message import Message
 from ingest.reader import Frame
-from ingest.rejected import refusal
 from qala.state.registry import Candidate, DeviceMetadata, DeviceStatus
 
 __all__ = ["Announcements", "Intake", "Portion", "admit", "announcements", "candidate", "join", "merge", "take"]
 
-_REFUSED = int(MessageType.REFUSED)
-
 
 class Intake(msgspec.Struct):
-    """Messages of the journal with their numbers, int64[n] rising, and what each of them says."""
+    """Messages of the journal with their numbers, int64[n] rising, and what each of them says.
+
+    `aside` are those among them that are not a device's own.
+    """
 
     numbers: Int64Array
     messages: list[Message]
     decoded: list[Decoded]
+    aside: list[Message] = []
 
     def part(self, start: int, stop: int) -> Intake:
         """Return the messages `[start, stop)`."""
@@ -63,6 +65,7 @@ class Portion(msgspec.Struct):
     batch: Batch
     marked: tuple[Int32Array, Int64Array]
     rejected: Counter[str]
+    probes: list[int] = []  # when they were sent [UTC us]
 
 
 def merge(portions: Sequence[Portion]) -> Portion:
@@ -78,6 +81,7 @@ def merge(portions: Sequence[Portion]) -> Portion:
         batch=Batch(*(np.concatenate(column) for column in columns)),
         marked=(np.concatenate(series), np.concatenate(bucket)),
         rejected=sum((portion.rejected for portion in portions), Counter()),
+        probes=[sent_us for portion in portions for sent_us in portion.probes],
     )
 
 
@@ -88,13 +92,10 @@ def join(frames: Sequence[Frame]) -> tuple[Int64Array, list[Message]]:
 
 
 def take(numbers: Int64Array, messages: list[Message], decoder: Decoder) -> Intake:
-    """Decode messages; those that the door refused keep its reason."""
+    """Decode messages, and put right those that are not a device's own."""
     with _uncollected():
         decoded = decoder.decode_all(messages)
-    for index, message in enumerate(messages):
-        if message.type == _REFUSED:
-            decoded[index] = refusal(message)
-    return Intake(numbers, messages, decoded)
+    return Intake(numbers, messages, decoded, set_aside(messages, decoded))
 
 
 @contextlib.contextmanager

@@ -6,9 +6,11 @@ from enum import IntEnum
 
 import msgspec
 
-__all__ = ["RECORD_VERSION", "Message", "MessageType", "Source"]
+__all__ = ["PROBE_TOPIC", "RECORD_VERSION", "Message", "MessageType", "Source"]
 
 RECORD_VERSION = 1
+PROBE_TOPIC = "$qala/probe"
+"""Topic of messages that only measure the way to the store; the payload is when they were sent, in decimal [UTC us]."""
 
 
 class Source(IntEnum):

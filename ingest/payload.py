@@ -44,10 +44,11 @@ class UnreadableError(QalaError):
 
     code = "unreadable"
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, offset: int | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.offset = offset  # first bad byte of the payload, where it is known
 
 
 def read_document(payload: bytes) -> Any:
@@ -65,11 +66,12 @@ def _read_json(payload: bytes) -> Any:
     try:
         return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_int)
     except UnicodeDecodeError as error:
-        raise UnreadableError(Reason.BAD_UTF8, f"byte {error.start} is not UTF-8") from None
+        raise UnreadableError(Reason.BAD_UTF8, f"byte {error.start} is not UTF-8", error.start) from None
     except RecursionError:
         raise UnreadableError(Reason.BAD_JSON, "nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise UnreadableError(Reason.BAD_JSON, f"{error.msg} at character {error.pos}") from None
+        offset = len(error.doc[: error.pos].encode())
+        raise UnreadableError(Reason.BAD_JSON, f"{error.msg} at character {error.pos}", offset) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -92,9 +94,9 @@ def _read_cbor(payload: bytes) -> Any:
     try:
         document = decoder.decode()
     except Exception as error:  # noqa: BLE001 - tags run the codec's own decoders, which raise whatever they like
-        raise UnreadableError(Reason.BAD_CBOR, f"{type(error).__name__}: {error}") from None
+        raise UnreadableError(Reason.BAD_CBOR, f"{type(error).__name__}: {error}", stream.tell()) from None
     if stream.tell() != len(payload):
-        raise UnreadableError(Reason.BAD_CBOR, f"bytes after the document, from {stream.tell()}")
+        raise UnreadableError(Reason.BAD_CBOR, f"bytes after the document, from {stream.tell()}", stream.tell())
     return document
 
 

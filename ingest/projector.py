@@ -23,7 +23,9 @@ from devices.device import Registry
 from devices.errors import QalaError, Reason, UnavailableError
 from devices.reading import Batch, Int32Array, Int64Array, Position, SeriesInfo
 from ingest.admission import Admission, Admitted
+from ingest.aside import delivered, probes
 from ingest.formats import Decoder, find_formats
+from ingest.histogram import Histogram
 from ingest.intake import Announcements, Intake, Portion, admit, announcements, candidate, join, merge, take
 from ingest.message import Message
 from ingest.nudge import Nudges, nudge
@@ -33,6 +35,7 @@ from ingest.rejected import Replayed, rejected_rows, replay
 from ingest.settings import IngestSettings
 from qala.state import registry as inventory
 from qala.state import rejected as state
+from qala.state.commands import record_delivered
 from qala.state.dirty import BUCKET_US
 from qala.state.registry import DeviceMetadata
 from qala.state.rejected import RejectedLog
@@ -68,6 +71,7 @@ class Counters(msgspec.Struct):
     batches: int = 0
     failures: int = 0
     rejected: Counter[str] = msgspec.field(default_factory=Counter)
+    probe: Histogram = msgspec.field(default_factory=Histogram)  # from a probe's start until it was in the store
     cpu_s: dict[str, float] = msgspec.field(default_factory=dict)
 
 
@@ -137,6 +141,7 @@ class Projector:
         Whatever fails, and wherever the process dies, the same messages are taken again: every write is the same the second
         time, and the position moves only with the readings. Raises UnavailableError where the store cannot be reached.
         """
+        began_s = time.monotonic()
         with self._again_unless_done():
             self._look_at_registry()
             applied = self._position()
@@ -153,7 +158,7 @@ class Projector:
                 self._dirty.mark(*whole.marked, whole.upto)
             with self._stage("store"):
                 self._store.append(whole.batch, whole.upto)
-            self._arrived(whole)
+            self._arrived(whole, now_us + int((time.monotonic() - began_s) * 1e6))
             return whole.messages
 
     def _take(self, after: Position, limit: int) -> Portion | None:
@@ -171,7 +176,10 @@ class Projector:
         with self._stage("rejected"):
             self._record(intake, admitted, said.unknown, after, upto)
         rejected = Counter(str(rejection.reason) for _, rejection in admitted.rejections)
-        return Portion(upto, len(messages), messages[-1].received_us, admitted.batch, admitted.marked, rejected)
+        sent_us = probes(intake.aside)
+        return Portion(
+            upto, len(messages), messages[-1].received_us, admitted.batch, admitted.marked, rejected, sent_us
+        )
 
     def _position(self) -> Position:
         """Return up to where the store has the journal; it is asked at the start, and after a failure."""
@@ -183,6 +191,9 @@ class Projector:
 
     def _listen(self, intake: Intake) -> Announcements:
         """Keep what devices say of themselves. New units hold for their whole portion, and for what was rejected without them."""
+        answers = delivered(intake.aside)
+        if answers:
+            record_delivered(self.engine, answers)
         said = announcements(intake, self._registry, self._declared())
         if said.statuses:
             inventory.put_status(self.engine, said.statuses)
@@ -225,13 +236,15 @@ class Projector:
         if seen:
             inventory.record_candidates(self.engine, seen, upto)
 
-    def _arrived(self, whole: Portion) -> None:
+    def _arrived(self, whole: Portion, now_us: int) -> None:
         self._applied, self._repeats = whole.upto, False
         self._published.set(whole.upto.number)
         self._fresh_us = max(self._fresh_us, whole.received_us)
         self.counters.batches += 1
         self.counters.messages += whole.messages
         self.counters.rejected.update(whole.rejected)
+        for sent_us in whole.probes:
+            self.counters.probe.observe(max(now_us - sent_us, 0) / 1e6)
         self._tell(whole.batch)
 
     def _tell(self, batch: Batch) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from devices.errors import Reason
 from devices.reading import Int64Array
-from ingest.formats.base import Decoded, Rejection
+from ingest.formats.base import Rejection
 from ingest.message import Message
 from qala.state import rejected as state
 from qala.state.rejected import RejectedRow
@@ -17,7 +16,7 @@ from qala.state.rejected import RejectedRow
 if TYPE_CHECKING:
     from ingest.projector import Projector
 
-__all__ = ["PAYLOAD_KEPT", "Replayed", "refusal", "rejected_rows", "replay"]
+__all__ = ["PAYLOAD_KEPT", "Replayed", "rejected_rows", "replay"]
 
 PAYLOAD_KEPT = 2048
 """Bytes of a rejected message's payload that are kept beside its reason."""
@@ -57,14 +56,6 @@ def replay(projector: Projector, *, reason: str | None = None, device: str | Non
     for start in range(0, len(numbers), _REPLAY_MAX):
         total += projector.project_again(numbers[start : start + _REPLAY_MAX])
     return total
-
-
-def refusal(message: Message) -> Decoded:
-    """Return the reason that the door gave for a packet that it could not take."""
-    given = message.properties or {}
-    known = given.get("reason", "") in set(Reason)
-    reason = Reason(given["reason"]) if known else Reason.MALFORMED_PACKET
-    return Decoded(rejections=(Rejection(reason, given.get("detail", "")),))
 
 
 def rejected_rows(

@@ -158,7 +158,8 @@ def _columns(device: str, head: _Head) -> Decoded:
         try:
             columns.append(_column(head, raw_key, raw, len(times)))
         except UnreadableError as error:
-            rejections.append(Rejection(error.reason, error.detail, str(raw_key) or '""', device))
+            count = len(raw) if isinstance(raw, list) else 1
+            rejections.append(Rejection(error.reason, error.detail, str(raw_key) or '""', device, max(count, 1)))
     rejections.extend(rejection for column in columns for rejection in _refusals(column, device))
     reports = [_row(device, head, columns, row, start_us) for row, start_us in enumerate(times) if start_us is not None]
     return Decoded([report for report in reports if report.keys], rejections)
@@ -173,10 +174,11 @@ def _row_times(head: _Head, device: str, rejections: list[Rejection]) -> list[in
         start_us = time_us(head.time) - span_us
         rows = max((len(column) for column in head.values.values() if isinstance(column, list)), default=0)
         return [start_us + row * head.step_us for row in range(rows)]
-    return _irregular(head.time, span_us, device, rejections)
+    return _irregular(head, span_us, device, rejections)
 
 
-def _irregular(raw: list[Any], span_us: int, device: str, rejections: list[Rejection]) -> list[int | None]:
+def _irregular(head: _Head, span_us: int, device: str, rejections: list[Rejection]) -> list[int | None]:
+    raw: list[Any] = head.time
     times: list[int | None] = []
     bad: list[str] = []
     for row, item in enumerate(raw[:READINGS_MAX]):
@@ -188,7 +190,8 @@ def _irregular(raw: list[Any], span_us: int, device: str, rejections: list[Rejec
     if len(raw) > READINGS_MAX:
         raise UnreadableError(Reason.TOO_MANY_READINGS, f"{len(raw)} times")
     if bad:
-        rejections.append(Rejection(Reason.BAD_TIME, _first_of(bad), device=device))
+        lost = len(bad) * max(len(head.values), 1)
+        rejections.append(Rejection(Reason.BAD_TIME, _first_of(bad), device=device, readings=lost))
     return times
 
 
@@ -214,7 +217,7 @@ def _refusals(column: _Column, device: str) -> list[Rejection]:
     for row, value in enumerate(column.values):
         if isinstance(value, UnreadableError):
             bad.setdefault(value.reason, []).append(f"[{row}]: {value.detail}")
-    return [Rejection(reason, _first_of(items), column.key, device) for reason, items in bad.items()]
+    return [Rejection(reason, _first_of(items), column.key, device, len(items)) for reason, items in bad.items()]
 
 
 def _first_of(items: list[str]) -> str:

@@ -54,12 +54,17 @@ class Metadata(msgspec.Struct):
 
 
 class Rejection(msgspec.Struct):
-    """Something of a message that could not become a reading. `key` is empty where it was the whole message."""
+    """Something of a message that could not become a reading. `key` is empty where it was the whole message.
+
+    `readings` is how many readings it stands for: 1 where nobody can tell. `offset` is the first bad byte of the payload.
+    """
 
     reason: Reason
     detail: str = ""
     key: str = ""
     device: str = ""
+    readings: int = 1
+    offset: int | None = None
 
 
 class Decoded(msgspec.Struct, gc=False):

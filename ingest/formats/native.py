@@ -77,12 +77,13 @@ class Native:
 
     def _document(self, address: _Address, payload: bytes) -> Decoded:
         """Decode any message of the scheme by its document."""
+        document: Any = None
         try:
             document = read_document(payload)
             _check_members(document)
             return self._by_leaf(address, document)
         except UnreadableError as error:
-            return _rejected(error.reason, error.detail, address.device)
+            return _unreadable(error, address.device, _count(address.leaf, document))
 
     def _by_leaf(self, address: _Address, document: dict[str, Any]) -> Decoded:
         if address.leaf == "t":
@@ -138,6 +139,18 @@ def _rejected(reason: Reason, detail: str, device: str = "") -> Decoded:
     return Decoded(rejections=(Rejection(reason, detail, device=device),))
 
 
+def _unreadable(error: UnreadableError, device: str, readings: int) -> Decoded:
+    """Reject all that a document says; it counts as one reading where it carries none that could be counted."""
+    whole_of_it = Rejection(error.reason, error.detail, "", device, max(readings, 1), error.offset)
+    return Decoded(rejections=(whole_of_it,))
+
+
+def _count(leaf: str, document: Any) -> int:
+    """Count the values of any document, as far as it has the shape of one."""
+    parts = document.get("d") if leaf == "g" and isinstance(document, dict) else None
+    return sum(map(count_values, parts.values())) if isinstance(parts, dict) else count_values(document)
+
+
 def _check_members(document: object) -> None:
     """Make sure that a document is an object without a member that must be understood and is not."""
     if not isinstance(document, dict):
@@ -155,7 +168,7 @@ def _gateway_part(fleet: str, name: object, document: object) -> Decoded:
         _check_members(document)
         return read_telemetry(device, document)  # type: ignore[arg-type]
     except UnreadableError as error:
-        return _rejected(error.reason, error.detail, device)
+        return _unreadable(error, device, count_values(document))
 
 
 def _status(device: str, document: dict[str, Any]) -> Decoded:
