@@ -26,12 +26,14 @@ class RefusedError(QalaError):
 class Principal(msgspec.Struct, frozen=True):
     """Who was authenticated: a device ("<fleet>/<device>"), a gateway (a name without "/"), or nobody in particular.
 
-    `filters` are the MQTT topic filters on which it may publish, None: any. `credential` is the id of what it showed.
+    `filters` are the MQTT topic filters on which it may publish, None: any. `credential` is the id of what it showed,
+    `certified_us` from when to when the certificate holds that it showed, None: it showed none.
     """
 
     name: str = ""
     credential: str = ""
     filters: tuple[str, ...] | None = None
+    certified_us: tuple[int, int] | None = None
 
     @property
     def is_device(self) -> bool:
