@@ -13,16 +13,21 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvloop
 
+from ingest.bucket import Buckets
 from ingest.commit import CommitLimits, GroupCommit
+from ingest.gate import OpenGate
+from ingest.http_door import HttpDoor, open_http
 from ingest.journal import Journal, read_published
 from ingest.listener import Listener
+from ingest.packets import Limits
 from ingest.report import DoorReport, ReportFile, read_report
 from ingest.settings import IngestSettings
+from ingest.subscriber import Subscriber
 
 __all__ = ["DoorReport", "read_report", "serve_door"]
 
@@ -51,7 +56,9 @@ async def _serve(settings: IngestSettings, data: Path) -> None:
         listener = Listener(settings, commit)
         host, port = await listener.start()
         _log.info("listening for MQTT on %s:%d, %d messages in the journal", host, port, journal.last)
-        report = _Reporter(data, journal, listener, f"{host}:{port}")
+        brokers = _brokers(settings, commit, data, journal)
+        http = await open_http(settings, commit, OpenGate(), Buckets(settings), data / "journal")
+        report = _Reporter(data, journal, listener, f"{host}:{port}", brokers, http)
         chores = [
             asyncio.create_task(_every(1.0, report.write)),
             asyncio.create_task(
@@ -61,9 +68,25 @@ async def _serve(settings: IngestSettings, data: Path) -> None:
         await stop.wait()
         for chore in chores:
             chore.cancel()
-        await listener.stop()
+        for broker in brokers:
+            broker.stop_reading()
+        await asyncio.gather(listener.stop(), http.stop())
+        for broker in brokers:
+            await broker.stop()
         report.write()
         commit.close()
+
+
+def _brokers(settings: IngestSettings, commit: GroupCommit, data: Path, journal: Journal) -> list[Subscriber]:
+    """Subscribe to the existing brokers of the settings."""
+    limits = Limits(topic_max=settings.topic_max, payload_max=settings.payload_max)
+    brokers = [
+        Subscriber(name, each, commit, limits=limits, journal=journal.id, memory=data / "brokers" / f"{name}.json")
+        for name, each in settings.brokers.items()
+    ]
+    for broker in brokers:
+        broker.start()
+    return brokers
 
 
 class _Nudge:
@@ -85,12 +108,22 @@ class _Nudge:
 
 
 class _Reporter:
-    def __init__(self, data: Path, journal: Journal, listener: Listener, address: str) -> None:
+    def __init__(
+        self,
+        data: Path,
+        journal: Journal,
+        listener: Listener,
+        address: str,
+        brokers: Sequence[Subscriber],
+        http: HttpDoor,
+    ) -> None:
+        self._brokers = brokers
         self._file = ReportFile(data / "door.json")
         self._folder = data / "journal"
         self._journal = journal
         self._listener = listener
         self._address = address
+        self._http = http
 
     def write(self) -> None:
         disk = os.statvfs(self._folder)
@@ -105,8 +138,11 @@ class _Reporter:
             last_error=self._listener.commit.trouble,
             counters=self._listener.counters,
             durable=self._listener.commit.durable,
+            http=self._http.counters,
+            http_addresses=self._http.addresses,
             disk_free=disk.f_bavail * disk.f_frsize,
             disk_total=disk.f_blocks * disk.f_frsize,
+            brokers=tuple(broker.report() for broker in self._brokers),
         )
         with contextlib.suppress(OSError):  # a failing disk: those who read see that the report is old
             self._file.write(report)

@@ -10,14 +10,32 @@ from pathlib import Path
 import msgspec
 
 from ingest.commit import Durable
+from ingest.http_door import HttpCounters
 from ingest.listener import Counters
 
-__all__ = ["DoorReport", "ReportFile", "read_report"]
+__all__ = ["BrokerReport", "DoorReport", "ReportFile", "read_report"]
 
 _ROOM = 64 * 1024  # taken on the disk once, for every later report [bytes]
 _HEADER = len("00000000 00000000\n")
 _TRIES = 5
 _PAUSE_S = 0.002  # longer than a report takes to be written
+
+
+class BrokerReport(msgspec.Struct):
+    """How a broker is doing. `error` is why it is not connected, or what it refuses; empty: all is well.
+
+    `since_us` is when it was connected, or when that ended; 0: it never was [UTC us].
+    """
+
+    name: str
+    address: str
+    connected: bool
+    since_us: int
+    error: str
+    received: int
+    refused: int
+    waiting: int
+    attempts: int  # to connect
 
 
 class DoorReport(msgspec.Struct, kw_only=True):
@@ -36,8 +54,11 @@ class DoorReport(msgspec.Struct, kw_only=True):
     last_error: str = ""
     counters: Counters = msgspec.field(default_factory=Counters)
     durable: Durable = msgspec.field(default_factory=Durable)
+    http: HttpCounters = msgspec.field(default_factory=HttpCounters)
+    http_addresses: tuple[str, ...] = ()  # of HTTP ingest: the plain one, then that with TLS
     disk_free: int = 0  # what the journal's file system can still take
     disk_total: int = 0
+    brokers: tuple[BrokerReport, ...] = ()
 
 
 class ReportFile:
