@@ -6,22 +6,25 @@ from collections.abc import Iterable, Sequence
 
 from devices.errors import Reason
 from ingest.formats.base import Decoded, Rejection
-from ingest.message import PROBE_TOPIC, Message, MessageType
+from ingest.message import PROBE_TOPIC, Message, MessageType, Source
 
-__all__ = ["delivered", "is_aside", "of_itself", "probes", "refusal", "set_aside"]
+__all__ = ["delivered", "is_aside", "of_itself", "probes", "refusal", "set_aside", "timed"]
 
 _REFUSED = int(MessageType.REFUSED)
 _DELIVERED = int(MessageType.DELIVERED)
+_SUBSCRIBER = int(Source.SUBSCRIBER)
 
 
 def set_aside(messages: Sequence[Message], decoded: list[Decoded]) -> list[Message]:
     """Put right what messages that are not a device's own say, and what devices say of others; return the former.
 
-    Refusals keep the door's reason, answers and probes say nothing of the city, and a device is heard about itself alone.
+    Refusals keep the door's reason, what a broker had retained needs a time of its own, answers and probes say nothing of the city, and a device is heard about itself alone.
     """
     found = [index for index, m in enumerate(messages) if m.type >= _REFUSED or m.topic == PROBE_TOPIC]
     for index in found:
         decoded[index] = _instead(messages[index], decoded[index])
+    for index in [index for index, m in enumerate(messages) if m.retained and m.source == _SUBSCRIBER]:
+        decoded[index] = timed(decoded[index])
     if any("/" in principal for principal in {message.principal for message in messages}):
         for index, (message, said) in enumerate(zip(messages, decoded, strict=True)):
             if "/" in message.principal and not _is_of(message.principal, said):
@@ -77,6 +80,21 @@ def of_itself(device: str, decoded: Decoded) -> Decoded:
         ],
         status=decoded.status if decoded.status not in said else None,
         metadata=decoded.metadata if decoded.metadata not in said else None,
+    )
+
+
+def timed(decoded: Decoded) -> Decoded:
+    """Reject the readings that have no time of their own: of a retained message nobody knows how old it is."""
+    timeless = [report for report in decoded.reports if report.time_us is None]
+    if not timeless:
+        return decoded
+    detail = "a broker had retained it, and it does not say when it was measured"
+    rejections = [Rejection(Reason.BAD_TIME, detail, "", report.device, len(report.keys)) for report in timeless]
+    return Decoded(
+        reports=[report for report in decoded.reports if report.time_us is not None],
+        rejections=[*decoded.rejections, *rejections],
+        status=decoded.status,
+        metadata=decoded.metadata,
     )
 
 

@@ -10,7 +10,7 @@ from ingest.projector import Projector
 from qala.state.rejected import dropped
 from qala.upkeep import StoreUpkeep
 
-__all__ = ["of_door", "of_notices", "of_projector", "of_scheduler", "of_upkeep"]
+__all__ = ["of_brokers", "of_door", "of_notices", "of_projector", "of_scheduler", "of_upkeep"]
 
 
 def of_door(report: DoorReport | None) -> list[Metric]:
@@ -26,6 +26,26 @@ def of_door(report: DoorReport | None) -> list[Metric]:
         gauge("qala_door_connections", "MQTT connections that are open.", report.connections),
         gauge("qala_journal_last", "Number of the newest durable message.", report.last),
         gauge("qala_journal_bytes", "Bytes of the journal on disk.", report.journal_bytes),
+    ]
+
+
+def of_brokers(report: DoorReport | None) -> list[Metric]:
+    """Count what came from existing brokers, and say which of them are connected; nothing where there are none."""
+    brokers = report.brokers if report is not None else ()
+    if not brokers:
+        return []
+    received = {broker.name: float(broker.received) for broker in brokers}
+    refused = {broker.name: float(broker.refused) for broker in brokers}
+    attempts = {broker.name: float(broker.attempts) for broker in brokers}
+    waiting = {broker.name: float(broker.waiting) for broker in brokers}
+    up = {broker.name: float(broker.connected) for broker in brokers}
+    help_ = "Whether everything is subscribed at a broker."
+    return [
+        counter("qala_broker_messages_total", "Messages taken from brokers.", received, label="broker"),
+        counter("qala_broker_refused_total", "Those that could not be taken.", refused, label="broker"),
+        counter("qala_broker_attempts_total", "Attempts to connect to brokers.", attempts, label="broker"),
+        gauge("qala_broker_waiting", "Messages of brokers that wait for the journal.", waiting, label="broker"),
+        gauge("qala_broker_connected", help_, up, label="broker"),
     ]
 
 

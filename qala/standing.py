@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from analytics.schedule import Scheduler
 from devices.errors import UnavailableError
 from ingest.door import DoorReport
 from ingest.projector import Projector
 from qala.store import Store
 
-__all__ = ["of_door", "of_store", "of_threads"]
+__all__ = ["of_brokers", "of_door", "of_store", "of_threads"]
 
 _DOOR_FRESH_US = 5_000_000  # the door reports every second
 
@@ -29,6 +31,15 @@ def of_door(report: DoorReport | None, now_us: int) -> Part:
         "last": report.last,
         "error": report.last_error or None,
     }
+
+
+def of_brokers(report: DoorReport | None) -> Mapping[str, Part]:
+    """Say how the existing brokers are that the door subscribes to; nothing where there are none."""
+    if report is None or not report.brokers:
+        return {}
+    troubles = [f"{broker.name}: {broker.error}" for broker in report.brokers if broker.error]
+    brokers = [msgspec.to_builtins(broker) for broker in report.brokers]
+    return {"brokers": {"up": not troubles, "error": "; ".join(troubles) or None, "brokers": brokers}}
 
 
 def of_threads(

@@ -249,6 +249,7 @@ class App:
         now_us = _now_us()
         return {
             "door": standing.of_door(read_report(self._config.folder), now_us),
+            **standing.of_brokers(read_report(self._config.folder)),
             **standing.of_threads(
                 {thread.name: thread.is_well() for thread in self._threads}, self._projector, self._scheduler, now_us
             ),
@@ -260,6 +261,7 @@ class App:
         now_us = _now_us()
         return [
             *measures.of_door(read_report(self._config.folder)),
+            *measures.of_brokers(read_report(self._config.folder)),
             *measures.of_projector(self._projector, now_us),
             *measures.of_scheduler(self._scheduler, now_us),
             *measures.of_notices(self._outbox),

@@ -286,6 +286,7 @@ export const en = {
   "congestion.4": "Standstill",
 
   "reason.door_down": "message intake has stopped",
+  "reason.brokers_down": "an MQTT broker cannot be reached, or refuses something",
   "reason.projector_down": "processing has stopped",
   "reason.scheduler_down": "calculations have stopped",
   "reason.outbox_down": "notices are not being sent",

@@ -288,6 +288,7 @@ export const kk: Messages = {
   "congestion.4": "Кептеліс",
 
   "reason.door_down": "хабар қабылдау тоқтады",
+  "reason.brokers_down": "MQTT брокері қолжетімсіз немесе бас тартады",
   "reason.projector_down": "өңдеу тоқтады",
   "reason.scheduler_down": "есептеу тоқтады",
   "reason.outbox_down": "хабарламалар жіберілмейді",

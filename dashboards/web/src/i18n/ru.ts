@@ -292,6 +292,7 @@ export const ru: Messages = {
   "congestion.4": "Затор",
 
   "reason.door_down": "приём сообщений остановлен",
+  "reason.brokers_down": "MQTT-брокер недоступен или в чём-то отказывает",
   "reason.projector_down": "обработка остановлена",
   "reason.scheduler_down": "расчёты остановлены",
   "reason.outbox_down": "уведомления не отправляются",
