@@ -7,7 +7,7 @@ owner-only socket of the data folder, and opens the files itself only where noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,9 +34,20 @@ class Client:
         """Return the JSON of an answer. Raises QalaError with the problem's own words where it is one."""
         return asyncio.run(self._request("GET", path, params=_given(params)))
 
-    def post(self, path: str, body: dict[str, Any], *, timeout_s: float = _TIMEOUT_S) -> Any:
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """Send JSON and return the JSON of the answer. Raises as `get` does."""
-        return asyncio.run(self._request("POST", path, timeout_s=timeout_s, json=body))
+        return asyncio.run(self._request("POST", path, timeout_s=timeout_s, json=body, headers=headers))
+
+    def delete(self, path: str) -> Any:
+        """Delete something and return the JSON of the answer. Raises as `get` does."""
+        return asyncio.run(self._request("DELETE", path))
 
     def items(self, path: str, *, limit: int, **params: Any) -> list[dict[str, Any]]:
         """Return at most so many items of a list, following its cursors."""

@@ -36,6 +36,7 @@ from devices.kinds import kinds
 from devices.reading import Batch
 from devices.value import Value
 from ingest.door import read_report
+from ingest.nudge import nudge
 from ingest.projector import Projector
 from ingest.reader import JournalReader
 from ingest.rejected import Replayed, replay
@@ -179,6 +180,7 @@ class App:
                 time_zone=self._config.time_zone,
                 asks_tokens=self._config.dashboards.asks_tokens(insecure=self._config.insecure),
                 metrics=(self.metrics,),
+                on_command=lambda: nudge(self._config.folder / "door.sock"),
             ),
         )
 

@@ -195,7 +195,7 @@ def test_the_door_is_told_of_a_new_command_and_of_a_cancellation(city: City) -> 
     listen_to(city, lambda: told.append(1))
     id_ = post(city).json()["id"]
     cancelled = city.request("DELETE", f"/api/v1/commands/{id_}")
-    assert (cancelled.json()["state"], cancelled.json()["cancelled_by"], len(told)) == ("cancelled", "owner", 2)
+    assert (cancelled.json()["state"], cancelled.json()["cancelled_by"], len(told)) == ("cancelled", "nobody", 2)
     assert city.request("DELETE", f"/api/v1/commands/{id_}").json() == cancelled.json()
 
 

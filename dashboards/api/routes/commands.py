@@ -12,6 +12,7 @@ from dashboards.api.context import ApiContext, Context
 from dashboards.api.contract_commands import Command, NewCommand
 from dashboards.api.paging import CursorQuery, LimitQuery, decode_cursor, encode_cursor, page_limit
 from dashboards.api.render import json_page, json_response
+from dashboards.api.visitors import Actor, acting
 from dashboards.problem import ProblemError
 from dashboards.times import iso
 from devices.errors import ConflictError, NotFoundError
@@ -28,7 +29,6 @@ from qala.state.commands import (
 router = APIRouter(tags=["commands"])
 
 _KEY_MAX = 200
-_OWNER = "owner"
 
 
 class _After(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -85,11 +85,11 @@ def get_command(context: Context, id: str) -> Response:  # noqa: A002
 @router.post("/devices/{fleet}/{device}/commands", response_model=Command, status_code=202)
 def post_command(
     context: Context,
-    request: Request,
     fleet: str,
     device: str,
     new: NewCommand,
     body: Annotated[bytes, Depends(_given)],
+    actor: Actor,
     key: KeyHeader = None,
 ) -> Response:
     """Ask for a command to be delivered to a device as soon as it listens. The same Idempotency-Key asks only once."""
@@ -99,7 +99,7 @@ def post_command(
         context.state,
         f"{fleet}/{device}",
         _payload(body),
-        by=_actor(request, new.actor),
+        by=acting(actor, new.actor.strip()),
         now_us=now_us,
         expires_us=now_us + new.expires_in_s * 1_000_000,
         key=key,
@@ -109,10 +109,10 @@ def post_command(
 
 
 @router.delete("/commands/{id}", response_model=Command)
-def delete_command(context: Context, request: Request, id: str) -> Response:  # noqa: A002
+def delete_command(context: Context, actor: Actor, id: str) -> Response:  # noqa: A002
     """Take back a command that was not delivered yet."""
     now_us = context.now_us()
-    row = cancel_command(context.state, id, by=_actor(request), now_us=now_us)
+    row = cancel_command(context.state, id, by=acting(actor, ""), now_us=now_us)
     context.on_command()
     return json_response(_item(row, now_us))
 
@@ -151,12 +151,6 @@ def _payload(body: bytes) -> bytes:
         hint = f"send at most {PAYLOAD_MAX} bytes"
         raise ProblemError(413, "too_large", f"the payload has {len(payload)} bytes", hint=hint)
     return payload
-
-
-def _actor(request: Request, said: str = "") -> str:
-    """Return who asks: whom the server recognised, else who they say they are."""
-    known: str | None = getattr(request.state, "actor", None)
-    return known or said.strip() or _OWNER
 
 
 def _item(row: CommandRow, now_us: int) -> dict[str, Any]:
