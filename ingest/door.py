@@ -18,7 +18,6 @@ from pathlib import Path
 
 import uvloop
 
-from ingest.bucket import Buckets
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.gate import OpenGate
 from ingest.http_door import HttpDoor, open_http
@@ -53,12 +52,13 @@ async def _serve(settings: IngestSettings, data: Path) -> None:
     journal = Journal.open(data / "journal", segment_max=settings.segment_max)
     with contextlib.closing(journal), _Nudge(data / "projector.sock") as nudge:
         commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=nudge)
-        listener = Listener(settings, commit)
-        host, port = await listener.start()
-        _log.info("listening for MQTT on %s:%d, %d messages in the journal", host, port, journal.last)
+        listener = Listener(settings, commit, socket=data / "mqtt.sock")
+        addresses = await listener.start()
+        address = "{}:{}".format(*addresses["mqtt"]) if "mqtt" in addresses else ""
+        _log.info("listening for MQTT on %s, %d messages in the journal", address or "no plain port", journal.last)
         brokers = _brokers(settings, commit, data, journal)
-        http = await open_http(settings, commit, OpenGate(), Buckets(settings), data / "journal")
-        report = _Reporter(data, journal, listener, f"{host}:{port}", brokers, http)
+        http = await open_http(settings, commit, OpenGate(), listener.buckets, data / "journal")
+        report = _Reporter(data, journal, listener, address, brokers, http)
         chores = [
             asyncio.create_task(_every(1.0, report.write)),
             asyncio.create_task(

@@ -17,6 +17,7 @@ from ingest.bucket import Buckets
 from ingest.commit import ROW_BYTES, Group, GroupCommit
 from ingest.gate import Gate, Principal, RefusedError
 from ingest.http_connection import Answer, Head, HttpConnection, answer_to
+from ingest.http_door import HttpCounters
 from ingest.http_keys import Keys, Once, key_of, properties_of
 from ingest.http_messages import (
     BATCH,
@@ -39,7 +40,7 @@ from ingest.refusals import Refusals
 from ingest.segments import Row
 from ingest.settings import IngestSettings, parse_address
 
-__all__ = ["HttpCounters", "HttpIngest"]
+__all__ = ["HttpIngest"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,19 +48,6 @@ _ANSWER_S = 15.0  # a request whose messages are not durable by then is told so
 _AGAIN_S = 5  # when to come again while the journal takes nothing
 _TURN_LINES = 250  # lines of a batch that are read before others have their turn
 _LINES_TOLD = 100  # refused lines that an answer lists; more are only counted
-
-
-class HttpCounters(msgspec.Struct):
-    """What HTTP ingest has done since the door started."""
-
-    requests: int = 0
-    taken: int = 0  # messages
-    repeated: int = 0  # requests that were taken before, by their key
-    refused: int = 0  # requests that were not taken: their own fault
-    refused_lines: int = 0  # of batches
-    limited: int = 0  # requests that came too fast
-    unavailable: int = 0  # requests that the journal did not take
-    turned_away: int = 0  # connections over the limit
 
 
 class _Waiting:
