@@ -40,6 +40,7 @@ FAILED, USAGE = 1, 2
 _COMMANDS = (
     "benching",
     "benching_door",
+    "credentials",
     "lake",
     "operate",
     "records",
@@ -48,6 +49,7 @@ _COMMANDS = (
     "safekeeping",
     "serving",
     "storing",
+    "tokens",
 )  # the modules that declare them
 _PIPE_WIDTH = 1000  # nothing is cut where a program reads
 
