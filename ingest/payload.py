@@ -9,6 +9,7 @@ import datetime as dt
 import io
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import cbor2
@@ -34,6 +35,7 @@ REVISION_MAX = 2**31 - 1
 
 _INT_DIGITS_MAX = 400  # float64 ends at 309 digits; int() of more than 4300 digits is refused by Python
 _DEPTH_MAX = 64
+_TOO_DEEP = f"nested deeper than {_DEPTH_MAX}"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _CBOR_FIRST = frozenset((*range(0xA0, 0xC0), 0xD9))  # a map, or the tag that says "this is CBOR" (RFC 8949, 3.4.6)
@@ -64,14 +66,29 @@ def read_document(payload: bytes) -> Any:
 
 def _read_json(payload: bytes) -> Any:
     try:
-        return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_int)
+        document = json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_int)
     except UnicodeDecodeError as error:
         raise UnreadableError(Reason.BAD_UTF8, f"byte {error.start} is not UTF-8", error.start) from None
     except RecursionError:
-        raise UnreadableError(Reason.BAD_JSON, "nested too deeply") from None
+        raise UnreadableError(Reason.BAD_JSON, _TOO_DEEP) from None
     except json.JSONDecodeError as error:
         offset = len(error.doc[: error.pos].encode())
         raise UnreadableError(Reason.BAD_JSON, f"{error.msg} at character {error.pos}", offset) from None
+    if payload.count(b"[") + payload.count(b"{") > _DEPTH_MAX and _is_deep(document):
+        raise UnreadableError(Reason.BAD_JSON, _TOO_DEEP)
+    return document
+
+
+def _is_deep(document: Any) -> bool:
+    """Tell whether more than `_DEPTH_MAX` arrays and objects lie in one another: Python's own limit is not always the same."""
+    level = [document]
+    for _ in range(_DEPTH_MAX):
+        level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
+    return bool(level)
+
+
+def _parts(whole: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return whole.values() if isinstance(whole, dict) else whole
 
 
 def _refuse_constant(name: str) -> NoReturn:
