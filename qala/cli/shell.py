@@ -40,6 +40,7 @@ FAILED, USAGE = 1, 2
 _COMMANDS = (
     "benching",
     "benching_door",
+    "commands",
     "credentials",
     "lake",
     "operate",
