@@ -36,6 +36,7 @@ from devices.kinds import kinds
 from devices.reading import Batch
 from devices.value import Value
 from ingest.door import read_report
+from ingest.keyring import key_file, make_key
 from ingest.nudge import nudge
 from ingest.projector import Projector
 from ingest.reader import JournalReader
@@ -178,6 +179,7 @@ class App:
                 now_us=_now_us,
                 version=version("qala"),
                 time_zone=self._config.time_zone,
+                credential_key=lambda: make_key(key_file(self._config.folder)),
                 asks_tokens=self._config.dashboards.asks_tokens(insecure=self._config.insecure),
                 metrics=(self.metrics,),
                 on_command=lambda: nudge(self._config.folder / "door.sock"),

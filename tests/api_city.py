@@ -243,6 +243,7 @@ class City:
             now_us=self.now_us,
             version="0.1.0",
             time_zone="Asia/Almaty",
+            credential_key=lambda: bytes(32),
         )
         self.app: FastAPI = create_app(self.context)
         self.hub.load()

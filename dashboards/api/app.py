@@ -19,6 +19,7 @@ from dashboards.api.routes import (
     alerts,
     candidates,
     commands,
+    credentials,
     devices,
     health,
     indicators,
@@ -48,6 +49,7 @@ _NOUNS = (
     devices,
     candidates,
     commands,
+    credentials,
     series,
     readings,
     overview,
@@ -62,7 +64,7 @@ _NOUNS = (
     lake,
     tokens,
 )
-_OWNER_ONLY = (f"{PREFIX}/store/", f"{PREFIX}/tokens")
+_OWNER_ONLY = (f"{PREFIX}/store/", f"{PREFIX}/tokens", f"{PREFIX}/credentials")
 _OWNER_BODY_MAX = 4_194_304  # values that were computed elsewhere come many at a time
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {

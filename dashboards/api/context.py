@@ -61,6 +61,7 @@ class ApiContext:
     now_us: Callable[[], int]
     version: str
     time_zone: str
+    credential_key: Callable[[], bytes]  # makes it where there is none
     asks_tokens: bool = False
     metrics: Sequence[Callable[[], Iterable[Metric]]] = ()
     on_command: Callable[[], None] = lambda: None  # tells the door to look at the commands
