@@ -14,10 +14,10 @@ import mqtt5
 import msgspec
 
 from devices.errors import QalaError, Reason
-from ingest.connection import properties_of
 from ingest.message import MessageType, Source
 from ingest.packets import V5, Kind, Limits, Publish, pubacks
 from ingest.parser import parse, take_publishes
+from ingest.rows import properties_of
 from ingest.segments import Row
 from ingest.wire import Body, PacketError, remaining_length
 

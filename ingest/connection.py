@@ -10,11 +10,16 @@ import time
 from enum import IntEnum
 from typing import TYPE_CHECKING, cast
 
+from devices.errors import Reason
+from ingest.bucket import Bucket
 from ingest.commit import ROW_BYTES, Group
+from ingest.downlink import Downlink
+from ingest.gate import NOBODY, OWNER, Principal, RefusedError
 from ingest.message import MessageType, Source
 from ingest.packets import (
     PINGRESP,
     V5,
+    V311,
     Ack,
     Connect,
     Disconnect,
@@ -23,27 +28,32 @@ from ingest.packets import (
     Ping,
     Publish,
     Subscribe,
-    Unsubscribe,
     Will,
     connack,
     disconnect,
+    puback,
     pubacks,
-    pubcomp,
+    pubrec,
     suback,
     unsuback,
 )
 from ingest.parser import parse, take_publishes
+from ingest.rows import publish_row
+from ingest.session import EXPIRY_MAX_S, Session
+from ingest.terms import expiry_s, granted, will_delay_s
+from ingest.uplink import Uplink
 from ingest.wire import Code, PacketError, Properties, Property
 
 if TYPE_CHECKING:
     from ingest.listener import Listener
 
-__all__ = ["Connection", "properties_of"]
+__all__ = ["Connection"]
 
 _CLOSE_S = 2.0  # how long a client may take to read our last words
 _UNREAD_MAX = 64 * 1024  # answers that a client has not read; then reading from it stops [bytes]
 _PROBE_AFTER_S = 120  # of silence, TCP asks whether the other end is still there
 _TURN_MAX = 1000  # packets, beside plain PUBLISHes, taken from a connection before the others have their turn
+_SAID_TO_ALL = {Code.UNSUPPORTED_VERSION, Code.BAD_CLIENT_ID, Code.NOT_AUTHORIZED}  # MQTT 3.1.1 has words for these
 
 
 class _Hold(IntEnum):
@@ -53,24 +63,46 @@ class _Hold(IntEnum):
     UNREAD = 2  # it does not read its answers
     QUEUE = 4  # all connections together have too much waiting
     TURN = 8  # it sent so many packets at once that the others come first
+    RATE = 16  # its principal has used up its bucket
+
+
+class _Said:
+    """An answer that has its place among the PUBACKs of a connection."""
+
+    __slots__ = ("_connection", "_data")
+
+    def __init__(self, connection: Connection, data: bytes) -> None:
+        self._connection = connection
+        self._data = data
+
+    def acknowledge(self, ids: list[bytes]) -> None:  # noqa: ARG002 - it is about no message that is durable
+        self._connection.write(self._data)
 
 
 class Connection(asyncio.Protocol):
     """What the listener knows of one client. `principal` is who it was authenticated as."""
 
     __slots__ = (
-        "_ended", "_group", "_heard", "_held", "_ids", "_in_flight", "_keep_alive_s", "_listener", "_loop", "_rest",
-        "_timer", "_transport", "_version", "_will", "address", "client", "principal",
+        "_bucket", "_downlink", "_ended", "_group", "_heard", "_held", "_ids", "_in_flight", "_keep_alive_s", "_name",
+        "_owned", "_rest", "_session", "_timer", "_topics", "_transport", "_uplink", "_will",
+        "address", "client", "listener", "loop", "principal", "version",
     )  # fmt: skip
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop, *, owned: bool = False) -> None:
         self.client = ""
-        self.principal = ""
+        self.principal = NOBODY
         self.address = ""
-        self._listener = listener
-        self._loop = loop
+        self.version = 0
+        self.listener = listener
+        self.loop = loop
+        self._owned = owned  # it came through the owner's socket
+        self._name = ""  # of the principal
+        self._topics = listener.topics  # those that the quick way knows
+        self._bucket: Bucket | None = None
+        self._session: Session | None = None
+        self._uplink: Uplink | None = None
+        self._downlink: Downlink | None = None
         self._transport: asyncio.Transport | None = None
-        self._version = 0
         self._ended = False
         self._rest = b""  # bytes that were received and not taken yet
         self._held = 0
@@ -84,19 +116,20 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if not self._listener.admit(self):
+        if not self.listener.admit(self):
             self._ended = True
             self._transport.abort()
             return
-        self.address = str(self._transport.get_extra_info("peername")[0])
+        peer = self._transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else "the owner's socket"
         self._transport.set_write_buffer_limits(high=_UNREAD_MAX)
         _probe_when_silent(self._transport)
-        self._timer = self._loop.call_later(self._listener.settings.connect_timeout_s, self._transport.abort)
-        if self._listener.commit.full:
+        self._timer = self.loop.call_later(self.listener.settings.connect_timeout_s, self._transport.abort)
+        if self.listener.commit.full:
             self.hold()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
+        self._heard = self.loop.time()
         self._read(self._rest + data if self._rest else data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -104,9 +137,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
-        self._listener.forget(self)
-        if self._will is not None:
-            self._listener.record_will(self, self._will)
+        self.listener.forget(self)
+        self.leave()
 
     def pause_writing(self) -> None:
         self._hold(_Hold.UNREAD)
@@ -125,18 +157,40 @@ class Connection(asyncio.Protocol):
     def acknowledge(self, ids: list[bytes]) -> None:
         """Send the PUBACKs of messages that are durable now."""
         self._in_flight -= len(ids)
-        if self._transport is None or self._ended:
+        if self._transport is None or self._ended or not ids:
             return
         self._transport.write(pubacks(ids))
         if self._held & _Hold.IN_FLIGHT:
             self._release(_Hold.IN_FLIGHT)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless it has ended."""
+        if self._transport is not None and not self._ended:
+            self._transport.write(data)
+
+    def leave(self, *, resumed: bool = False) -> None:
+        """Give up its place: its session is kept as long as it wants to be, its will is carried out.
+
+        `resumed`: another connection goes on with the session, so that a will that waits would be void.
+        """
+        session, will = self._session, self._will
+        self._session = self._will = None
+        self._deafen()
+        if session is None:
+            return
+        self.listener.sessions.keep(session, self.loop.time())
+        if will is None:
+            return
+        delay_s = will_delay_s(will, session.expiry_s)
+        if not (resumed and delay_s):
+            self.listener.leave_will(self, session.key, will, delay_s)
 
     def end(self, code: Code) -> None:
         """Tell the client why (MQTT 3.1.1 has no words for it) and end the connection."""
         transport = self._transport
         if transport is None or self._ended:
             return
-        if self._version == V5:
+        if self.version == V5:
             transport.write(disconnect(code))
         self._linger(transport)
 
@@ -149,22 +203,23 @@ class Connection(asyncio.Protocol):
         """Close, but read on for a moment: a reset by unread bytes would take our last words from the client."""
         self._ended = True
         self._rest = b""
-        with contextlib.suppress(OSError):
-            transport.write_eof()
+        if transport.can_write_eof():
+            with contextlib.suppress(OSError):
+                transport.write_eof()
         transport.resume_reading()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(_CLOSE_S, transport.abort)
+        self._timer = self.loop.call_later(_CLOSE_S, transport.abort)
 
     def _read(self, data: bytes) -> None:
-        listener = self._listener
+        listener = self.listener
         if self._ended or listener.stopping:
             return
         group = listener.commit.open
         rows, before = group.rows, len(group.rows)
         ids: list[bytes] = []
         now_us = time.time_ns() // 1000
-        at, refused = 0, None
+        at, refused = len(data), None
         try:
             at = self._take_all(data, now_us, group, ids)
         except PacketError as error:
@@ -173,7 +228,7 @@ class Connection(asyncio.Protocol):
             self._await(group, ids)
         added = len(rows) - before
         if added:
-            group.bytes += len(data) + added * ROW_BYTES
+            group.bytes += at + added * ROW_BYTES
             listener.commit.touch()
         if refused is not None:
             self._refuse(refused, now_us)
@@ -188,31 +243,46 @@ class Connection(asyncio.Protocol):
             self._group, self._ids = group, ids
             group.members.append((self, ids))
 
+    def _answer_in_turn(self, data: bytes, group: Group, ids: list[bytes], answers: list[bytes]) -> None:
+        """Answer a message that is not taken, after the PUBACKs of those that came before it."""
+        if ids:
+            self._await(group, ids.copy())
+            ids.clear()
+        if not self._in_flight or self._group is None:
+            answers.append(data)
+            return
+        self._ids = []
+        self._group.members += ((_Said(self, data), []), (self, self._ids))
+
+    def _room(self, taken: int) -> int:
+        """Return how many more messages may be taken now."""
+        room = self.listener.settings.in_flight_max - self._in_flight - taken
+        return room if self._bucket is None else min(room, self._bucket.room(self.loop.time()))
+
     def _take_all(self, data: bytes, now_us: int, group: Group, ids: list[bytes]) -> int:
         """Take the packets of `data` one after another; return where the first one begins that must wait."""
-        listener, limits, size, at = self._listener, self._listener.limits, len(data), 0
-        most = listener.settings.in_flight_max - self._in_flight
+        limits, size, at = self.listener.limits, len(data), 0
         answers: list[bytes] = []
         taken = 0
         while at < size and not self._ended:
-            if self._version:
+            if self.version:
+                before = len(ids)
                 at = take_publishes(
                     data,
                     at,
-                    self._version,
+                    self.version,
                     limits,
-                    topics=listener.topics,
+                    topics=self._topics,
                     rows=group.rows,
                     ids=ids,
-                    room=most - len(ids),
-                    tail=(now_us, self.client, self.principal, Source.LISTENER, MessageType.PUBLISH, 1),
+                    room=self._room(before),
+                    tail=(now_us, self.client, self._name, Source.LISTENER, MessageType.PUBLISH, 1),
                 )
-            if at == size:
+                if self._bucket is not None:
+                    self._bucket.take(len(ids) - before)
+            if at == size or self._must_wait(data[at], len(ids)):
                 break
-            if len(ids) >= most:
-                self._hold(_Hold.IN_FLIGHT)
-                break
-            parsed = parse(data, at, self._version, limits)
+            parsed = parse(data, at, self.version, limits)
             if parsed is None:
                 break
             packet, at = parsed
@@ -220,109 +290,168 @@ class Connection(asyncio.Protocol):
             taken += 1
             if taken == _TURN_MAX:
                 self._hold(_Hold.TURN)
-                self._loop.call_soon(self._release, _Hold.TURN)
+                self.loop.call_soon(self._release, _Hold.TURN)
                 break
         if answers and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(answers))
         return at
 
+    def _must_wait(self, head: int, taken: int) -> bool:
+        """Tell whether the packet that begins with `head` must wait, and read nothing more meanwhile."""
+        if self._in_flight + taken >= self.listener.settings.in_flight_max:
+            self._hold(_Hold.IN_FLIGHT)
+            return True
+        if self._bucket is None or head >> 4 != Kind.PUBLISH:
+            return False
+        wait_s = self._bucket.wait_s(self.loop.time())
+        if wait_s:
+            self._hold(_Hold.RATE)
+            self.loop.call_later(wait_s, self._release, _Hold.RATE)
+        return wait_s > 0
+
     def _take(self, packet: Packet, now_us: int, group: Group, ids: list[bytes], answers: list[bytes]) -> None:
-        if isinstance(packet, Publish):
-            self._publish(packet, now_us, group, ids)
-        elif isinstance(packet, Connect):
+        uplink, downlink = self._uplink, self._downlink
+        if isinstance(packet, Connect):
             self._connect(packet)
-        elif isinstance(packet, Disconnect):
+        elif uplink is None or downlink is None or isinstance(packet, Disconnect):
             self._disconnect(packet)
-        else:
-            answers.append(self._answer(packet))
+        elif isinstance(packet, Publish):
+            self._publish(packet, uplink, now_us, group, ids, answers)
+        elif isinstance(packet, Ping):
+            answers.append(PINGRESP)
+        elif isinstance(packet, Subscribe):
+            answers.append(suback(self.version, packet.id, downlink.subscribe(packet)))
+        elif not isinstance(packet, Ack):
+            answers.append(unsuback(self.version, packet.id, downlink.unsubscribe(packet)))
+        elif packet.kind is Kind.PUBREL:
+            answers.append(uplink.release(packet, self.version))
+        elif packet.kind is Kind.PUBACK:
+            group.rows += downlink.acknowledged(packet)
 
-    def _answer(self, packet: Packet) -> bytes:
-        match packet:
-            case Ping():
-                return PINGRESP
-            case Subscribe():
-                return suback(self._version, packet)
-            case Ack():
-                return pubcomp(self._version, packet.id) if packet.kind is Kind.PUBREL else b""
-            case Unsubscribe():
-                return unsuback(self._version, packet)
-        return b""
-
-    def _publish(self, packet: Publish, now_us: int, group: Group, ids: list[bytes]) -> None:
-        self._listener.know(packet.topic)
-        group.rows.append(
-            (
-                packet.topic,
-                packet.payload,
-                now_us,
-                self.client,
-                self.principal,
-                Source.LISTENER,
-                MessageType.PUBLISH,
-                packet.qos,
-                packet.retained,
-                packet.duplicate,
-                properties_of(packet.properties),
-            )
-        )
-        if packet.qos:
+    def _publish(
+        self, packet: Publish, uplink: Uplink, now_us: int, group: Group, ids: list[bytes], answers: list[bytes]
+    ) -> None:
+        if self._bucket is not None:
+            self._bucket.take(1)
+        topic = uplink.topic_of(packet)
+        if self._topics is self.listener.topics:
+            self.listener.know(topic)
+        elif not uplink.may_publish(topic):
+            self._turn_down(packet, topic, now_us, group, ids, answers)
+            return
+        if packet.qos == 1:
             ids.append(packet.id.to_bytes(2, "big"))
+        elif packet.qos == 2 and not uplink.receive(packet, group, answers):
+            return
+        group.rows.append(publish_row(packet, topic, now_us, self.client, self._name))
+
+    def _turn_down(
+        self, packet: Publish, topic: str, now_us: int, group: Group, ids: list[bytes], answers: list[bytes]
+    ) -> None:
+        """Refuse a message on a topic that is not its principal's. MQTT 3.1.1 and QoS 0 have no word for it but the end."""
+        detail = f"{self._name} may not publish on {topic}"
+        if self.version == V311 or packet.qos == 0:
+            raise PacketError(detail, reason=Reason.TOPIC_MISMATCH, answer=Code.NOT_AUTHORIZED)
+        group.rows += self.listener.refused(self, Reason.TOPIC_MISMATCH, detail, now_us)
+        said = (puback if packet.qos == 1 else pubrec)(packet.id, Code.NOT_AUTHORIZED)
+        self._answer_in_turn(said, group, ids, answers)
 
     def _connect(self, packet: Connect) -> None:
-        self._version = packet.version
-        self._will = packet.will
+        try:
+            principal = self._authenticate(packet)
+        except RefusedError as error:
+            self.listener.deny(self, error)
+            self._send_away(packet.version, error.answer)
+            return
+        if packet.will is not None and not principal.may_publish(packet.will.topic):
+            raise PacketError(
+                f"{principal.name} may not leave a will on {packet.will.topic}",
+                reason=Reason.TOPIC_MISMATCH,
+                answer=Code.NOT_AUTHORIZED,
+                version=packet.version,
+            )
+        self.version, self.principal, self._name = packet.version, principal, principal.name
         self.client = packet.client or f"qala-{secrets.token_hex(8)}"
-        self._listener.take_over(self)
+        self._bucket = self.listener.buckets.of(principal, self.loop.time())
+        session, present = self.listener.take_in(self, clean=packet.clean)
+        self._begin(packet, session, present=present)
+
+    def _authenticate(self, packet: Connect) -> Principal:
+        if self._owned:
+            return OWNER
+        certificate = self._transport.get_extra_info("peercert") if self._transport is not None else None
+        return self.listener.gate.authenticate(packet.username, packet.password, certificate or None)
+
+    def _begin(self, packet: Connect, session: Session, *, present: bool) -> None:
+        """Say that it is in, and go on with its session."""
+        asked = packet.properties or Properties()
+        session.peer, session.expiry_s = self, expiry_s(packet)
+        self._session, self._will = session, packet.will
+        self._uplink = Uplink(self.principal, session, self.listener.settings.in_flight_max)
+        if self.principal.filters is not None:
+            self._topics = self._uplink.topics
+        self._downlink = Downlink(
+            self,
+            session,
+            window=asked.number(Property.RECEIVE_MAX) or 65_535,
+            packet_max=asked.number(Property.PACKET_MAX) or 2**32,
+        )
+        self._watch(packet.keep_alive_s)
+        terms = granted(packet, self.client, self.listener.limits, self.listener.settings.in_flight_max)
+        self.write(connack(packet.version, Code.SUCCESS, terms, present=present))
+        self._downlink.resume()
+
+    def _watch(self, keep_alive_s: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if packet.keep_alive_s:
-            self._keep_alive_s = packet.keep_alive_s
-            self._timer = self._loop.call_later(1.5 * packet.keep_alive_s, self._check_alive)
-        if self._transport is not None:
-            self._transport.write(connack(packet.version, Code.SUCCESS, self._granted(packet)))
+        if keep_alive_s:
+            self._keep_alive_s = keep_alive_s
+            self._timer = self.loop.call_later(1.5 * keep_alive_s, self._check_alive)
 
-    def _granted(self, packet: Connect) -> Properties:
-        """Say what an MQTT 5 client may do here (section 3.2.2.3). No topic aliases: their maximum is absent, so 0."""
-        settings = self._listener.settings
-        values: dict[int, int | str | bytes] = {
-            Property.RECEIVE_MAX: settings.in_flight_max,
-            Property.QOS_MAX: 1,
-            Property.PACKET_MAX: self._listener.limits.packet_max,
-            Property.WILDCARDS: 0,
-            Property.SUBSCRIPTION_IDS: 0,
-            Property.SHARED: 0,
-        }
-        if not packet.client:
-            values[Property.ASSIGNED_CLIENT_ID] = self.client
-        if packet.properties is not None and packet.properties.number(Property.SESSION_EXPIRY):
-            values[Property.SESSION_EXPIRY] = 0
-        return Properties(values)
-
-    def _disconnect(self, packet: Disconnect) -> None:
-        if packet.code == Code.SUCCESS:  # any other asks for the will, or is an error
-            self._will = None
+    def _disconnect(self, packet: Packet) -> None:
+        if isinstance(packet, Disconnect):
+            self._part(packet)
         self._ended = True
+        self._deafen()
         if self._transport is not None:
             self._transport.close()
 
+    def _part(self, packet: Disconnect) -> None:
+        session = self._session
+        if packet.expiry_s is not None and session is not None:
+            if packet.expiry_s and not session.expiry_s:
+                raise PacketError("a session that was to end is to be kept", answer=Code.PROTOCOL_ERROR)
+            session.expiry_s = min(packet.expiry_s, EXPIRY_MAX_S)
+        if packet.code == Code.SUCCESS:  # any other asks for the will, or is an error
+            self._will = None
+
+    def _deafen(self) -> None:
+        """Hear no commands any more."""
+        if self._downlink is not None:
+            self._downlink.close()
+            self._downlink = None
+
+    def _send_away(self, version: int, code: Code) -> None:
+        """Answer a CONNECT with a refusal."""
+        if self._transport is not None:
+            self._transport.write(connack(version, code))
+            self._linger(self._transport)
+
     def _refuse(self, error: PacketError, now_us: int) -> None:
-        self._listener.refuse(self, error, now_us)
-        transport = self._transport
-        if transport is None:
-            return
-        if not self._version:
-            if error.version == V5 or error.answer in {Code.UNSUPPORTED_VERSION, Code.BAD_CLIENT_ID}:
-                transport.write(connack(error.version, error.answer))
-            self._linger(transport)
-        else:
+        self.listener.refuse(self, error, now_us)
+        if self.version:
             self.end(error.answer)
+        elif error.version == V5 or error.answer in _SAID_TO_ALL:
+            self._send_away(error.version, error.answer)
+        elif self._transport is not None:
+            self._linger(self._transport)
 
     def _check_alive(self) -> None:
         limit_s = 1.5 * self._keep_alive_s
-        left_s = limit_s - (self._loop.time() - self._heard)
+        left_s = limit_s - (self.loop.time() - self._heard)
         if self._held or left_s > 0:
-            self._timer = self._loop.call_later(limit_s if self._held else left_s, self._check_alive)
+            self._timer = self.loop.call_later(limit_s if self._held else left_s, self._check_alive)
         else:
             self.end(Code.KEEP_ALIVE_TIMEOUT)
 
@@ -349,13 +478,3 @@ def _probe_when_silent(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)
-
-
-def properties_of(found: Properties | None) -> dict[str, str] | None:
-    """Keep what says how to read a payload: content type, and the user properties under "user.<name>"."""
-    if found is None or not (found.values or found.user):
-        return None
-    kept = {f"user.{name}": value for name, value in found.user}
-    if content_type := found.text(Property.CONTENT_TYPE):
-        kept["content_type"] = content_type
-    return kept or None

@@ -1,7 +1,7 @@
-"""The durable MQTT endpoint that sensors connect to: 3.1.1 and 5.0 on one port, QoS 0 and 1.
+"""The durable MQTT endpoint that sensors connect to: 3.1.1 and 5.0 on one port, QoS 0, 1 and 2, plain and with TLS.
 
-A PUBACK is sent after the message is synced in the journal, never before. Nothing is looked up and no payload is read
-here. Subscriptions are refused: there is nothing to subscribe to.
+A PUBACK or PUBREC is sent after the message is synced in the journal, never before. Nothing is looked up and no payload
+is read here. The only thing that there is to subscribe to are a device's own commands.
 """
 
 from __future__ import annotations
@@ -9,17 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-import msgspec
-
-from devices.errors import UnavailableError
+from devices.errors import Reason
+from ingest.bucket import Buckets
 from ingest.commit import ROW_BYTES, GroupCommit
-from ingest.connection import Connection, properties_of
-from ingest.message import MessageType, Source
+from ingest.connection import Connection
+from ingest.downlink import Ear
+from ingest.entrance import Entrances
+from ingest.gate import OWNER, Gate, OpenGate, RefusedError
 from ingest.packets import Limits, Will
+from ingest.refusals import Counters, Refusals
+from ingest.rows import will_row
 from ingest.segments import Row
+from ingest.session import Key, Session, Sessions
 from ingest.settings import IngestSettings, parse_address
+from ingest.wills import Wills
 from ingest.wire import Code, PacketError
 
 __all__ = ["Counters", "Listener"]
@@ -27,67 +35,96 @@ __all__ = ["Counters", "Listener"]
 _log = logging.getLogger(__name__)
 
 _TOPICS_MAX = 100_000
-_ADDRESSES_MAX = 10_000
-_DETAIL_MAX = 200
 _GOODBYE_S = 1.0
-_MINUTE_US = 60_000_000
-
-
-class Counters(msgspec.Struct):
-    """What the listener has turned down since it started."""
-
-    refused: int = 0
-    refused_unrecorded: int = 0  # among the refused: those over the limit of records, only counted
-    turned_away: int = 0  # connections over the limit
+_HANDSHAKE_S = 5.0
 
 
 class Listener:
-    """Accepts connections and gathers what they publish in a group commit. Lives in one event loop."""
+    """Accepts connections and gathers what they publish in a group commit. Lives in one event loop.
 
-    def __init__(self, settings: IngestSettings, commit: GroupCommit) -> None:
+    `on_heard` is called with a device's id when it subscribes to its commands, or comes back to a session in which it has;
+    `on_answered` with a device and the id of a command that it acknowledged.
+    """
+
+    def __init__(
+        self,
+        settings: IngestSettings,
+        commit: GroupCommit,
+        gate: Gate | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        socket: Path | None = None,
+    ) -> None:
+        """Prepare; `tls` serves the address `settings.mqtts`, `socket` is where the owner of the data folder comes in."""
         self.settings = settings
         self.limits = Limits(topic_max=settings.topic_max, payload_max=settings.payload_max)
-        self.counters = Counters()
+        self.gate = gate or OpenGate()
+        self.buckets = Buckets(settings)
+        self.sessions = Sessions()
         self.topics: dict[bytes, str] = {}  # topics that were checked, so that the quick way knows them
+        self.ears: dict[str, Ear] = {}
+        self.on_heard: Callable[[str], None] = lambda _device: None
+        self.on_answered: Callable[[str, str], None] = lambda _device, _command: None
         self.stopping = False
         self.commit = commit
         commit.feeders.append(self)
+        self._loop = asyncio.get_running_loop()
+        self._wills = Wills(self._loop)
+        self._refusals = Refusals(settings.refused_per_minute)
+        self._entrances = Entrances(
+            self.counters,
+            handshakes_max=settings.handshakes_max,
+            handshake_s=min(settings.connect_timeout_s, _HANDSHAKE_S),
+        )
+        self._tls = tls
+        self._socket = socket
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._clients: dict[str, Connection] = {}
-        self._server: asyncio.Server | None = None
-        self._minute = 0
-        self._records: dict[str, int] = {}  # address -> refusals recorded in this minute
+        self._clients: dict[Key, Connection] = {}
 
     @property
     def connections(self) -> int:
         """How many connections there are."""
         return len(self._connections)
 
-    async def start(self) -> tuple[str, int]:
-        """Listen, and return the address; port 0 in the settings becomes a free one.
+    @property
+    def counters(self) -> Counters:
+        """What was turned down."""
+        return self._refusals.counters
+
+    def hearing(self) -> Mapping[str, Ear]:
+        """Return the devices that hear commands now, by their ids."""
+        return self.ears
+
+    async def start(self) -> dict[str, tuple[str, int]]:
+        """Listen, and return the addresses ("mqtt", "mqtts"); port 0 in the settings becomes a free one.
 
         Raises:
-            UnavailableError: the address is taken.
+            UnavailableError: an address is taken.
         """
-        host, port = parse_address(self.settings.mqtt)
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(lambda: Connection(self, loop), host, port, backlog=1024)
-        except OSError as error:
-            raise UnavailableError(
-                f"cannot listen on {self.settings.mqtt}: {error.strerror}",
-                hint="another broker or door may use it; choose another port with `mqtt`",
-            ) from error
-        address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
-        return address
+        found: dict[str, tuple[str, int]] = {}
+        if self.settings.mqtt:
+            host, port = parse_address(self.settings.mqtt)
+            found["mqtt"] = await self._entrances.open_plain(host, port, self._make)
+        if self.settings.mqtts and self._tls is not None:
+            host, port = parse_address(self.settings.mqtts)
+            found["mqtts"] = await self._entrances.open_tls(host, port, self._make, self._tls)
+        if self._socket is not None:
+            await self._entrances.open_unix(self._socket, self._make_owned)
+        return found
+
+    def _make(self) -> Connection:
+        return Connection(self, self._loop)
+
+    def _make_owned(self) -> Connection:
+        return Connection(self, self._loop, owned=True)
 
     async def stop(self, *, within_s: float = 3.0) -> None:
         """Accept no more, make what was taken durable and acknowledge it, say goodbye to all clients."""
+        await self._entrances.close()
+        self._wills.carry_out_all()
         self.stopping = True
-        if self._server is not None:
-            self._server.close()
         try:
             async with asyncio.timeout(within_s):
                 await self.commit.drain()
@@ -101,6 +138,15 @@ class Listener:
         for connection in tuple(self._connections):
             connection.abort()
         await asyncio.sleep(0)  # the transports tell their connections
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+
+    def recheck(self) -> None:
+        """End the connections of those whose credential does not hold any more."""
+        for connection in tuple(self._connections):
+            principal = connection.principal
+            if principal.name and principal is not OWNER and not self.gate.still_holds(principal):
+                connection.end(Code.NOT_AUTHORIZED)
 
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, unless there are too many or the door is closing."""
@@ -116,15 +162,24 @@ class Listener:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
-        if self._clients.get(connection.client) is connection:
-            del self._clients[connection.client]
+        place = _place(connection)
+        if self._clients.get(place) is connection:
+            del self._clients[place]
 
-    def take_over(self, connection: Connection) -> None:
-        """Make a connection its client id's only one: an older one ends (section 3.1.4)."""
-        older = self._clients.get(connection.client)
-        self._clients[connection.client] = connection
+    def take_in(self, connection: Connection, *, clean: bool) -> tuple[Session, bool]:
+        """Give a connection its place, which an older one loses (section 3.1.4), and its session; tell if that was there."""
+        place, key = _place(connection), (connection.principal.name, connection.client)
+        older = self._clients.get(place)
+        self._clients[place] = connection
         if older is not None:
+            older.leave(resumed=not clean and older.client == connection.client)
             older.end(Code.TAKEN_OVER)
+        session = self.sessions.resume(key, self._loop.time(), clean=clean)
+        if session is None:
+            self._wills.carry_out(key)
+            return Session(key), False
+        self._wills.drop(key)
+        return session, True
 
     def know(self, topic: str) -> None:
         """Remember a topic that was checked."""
@@ -132,47 +187,34 @@ class Listener:
             self.topics.clear()
         self.topics[topic.encode()] = topic
 
-    def record_will(self, connection: Connection, will: Will) -> None:
+    def leave_will(self, connection: Connection, key: Key, will: Will, delay_s: float) -> None:
         """Record the will of a client that left without a DISCONNECT; not when it was us who left."""
-        if self.stopping:
-            return
-        self._record(
-            (
-                will.topic,
-                will.payload,
-                time.time_ns() // 1000,
-                connection.client,
-                connection.principal,
-                Source.LISTENER,
-                MessageType.WILL,
-                will.qos,
-                will.retained,
-                False,
-                properties_of(will.properties),
-            )
-        )
+        client, principal = connection.client, connection.principal.name
+        if not self.stopping:
+            self._wills.leave(key, lambda: self.record(will_row(will, client, principal)), delay_s)
 
     def refuse(self, connection: Connection, error: PacketError, now_us: int) -> None:
         """Count a packet that could not be taken, and record it while its address has not had too many records."""
-        self.counters.refused += 1
-        if not self._may_record(connection.address, now_us):
-            self.counters.refused_unrecorded += 1
-            return
-        self._record(
-            (
-                "",
-                b"",
-                now_us,
-                connection.client,
-                connection.principal,
-                Source.LISTENER,
-                MessageType.REFUSED,
-                0,
-                False,
-                False,
-                {"reason": error.reason.value, "detail": error.message[:_DETAIL_MAX]},
-            )
+        for row in self.refused(connection, error.reason, error.message, now_us):
+            self.record(row)
+
+    def refused(self, connection: Connection, reason: Reason, detail: str, now_us: int) -> list[Row]:
+        """Count a refusal and return its row; none while its address has had too many."""
+        return self._refusals.rows(
+            connection.address, connection.client, connection.principal.name, reason, detail, now_us
         )
+
+    def deny(self, connection: Connection, error: RefusedError) -> None:
+        """Count and log somebody who does not get in."""
+        self.counters.denied += 1
+        if self._refusals.may_record(connection.address, time.time_ns() // 1000):
+            _log.warning("%s does not get in: %s", connection.address, error.message)
+
+    def record(self, row: Row) -> None:
+        """Add one row to the group commit."""
+        self.commit.open.rows.append(row)
+        self.commit.open.bytes += ROW_BYTES + len(row[1])
+        self.commit.touch()
 
     def hold(self) -> None:
         """Read from no connection until `go_on`."""
@@ -186,18 +228,8 @@ class Listener:
                 break
             connection.go_on()
 
-    def _may_record(self, address: str, now_us: int) -> bool:
-        minute = now_us // _MINUTE_US
-        if minute != self._minute:
-            self._minute = minute
-            self._records.clear()
-        records = self._records.get(address, 0)
-        if records >= self.settings.refused_per_minute or (not records and len(self._records) >= _ADDRESSES_MAX):
-            return False
-        self._records[address] = records + 1
-        return True
 
-    def _record(self, row: Row) -> None:
-        self.commit.open.rows.append(row)
-        self.commit.open.bytes += ROW_BYTES + len(row[1])
-        self.commit.touch()
+def _place(connection: Connection) -> Key:
+    """Return what only one connection may hold: a device is there once, whatever it calls itself."""
+    principal = connection.principal
+    return (principal.name, "" if principal.is_device else connection.client)

@@ -14,6 +14,7 @@ from ingest.wire import Code, Properties, text_bytes, varint
 
 __all__ = [
     "PINGRESP",
+    "TOPIC_ALIAS_MAX",
     "V5",
     "V311",
     "Ack",
@@ -32,9 +33,13 @@ __all__ = [
     "connack",
     "connect",
     "disconnect",
+    "puback",
     "pubacks",
     "pubcomp",
     "publish",
+    "pubrec",
+    "pubrecs",
+    "pubrel",
     "suback",
     "unsuback",
 ]
@@ -42,6 +47,7 @@ __all__ = [
 V311 = 4
 V5 = 5
 PINGRESP = b"\xd0\x00"
+TOPIC_ALIAS_MAX = 16  # highest topic alias that a client may use towards us
 _PROPERTIES_MAX = 8192
 
 
@@ -101,7 +107,7 @@ class Connect(msgspec.Struct):
 
 
 class Publish(msgspec.Struct):
-    """Section 3.3. `id` is 0 with QoS 0."""
+    """Section 3.3. `id` is 0 with QoS 0; `topic` is empty where a topic alias among the properties stands for it."""
 
     topic: str
     payload: bytes
@@ -117,13 +123,15 @@ class Ack(msgspec.Struct):
 
     kind: Kind
     id: int
+    code: int = 0
 
 
 class Subscribe(msgspec.Struct):
-    """Section 3.8."""
+    """Section 3.8. `filters` are (topic filter, QoS asked for); `numbered`: with a subscription identifier."""
 
     id: int
-    filters: list[str]
+    filters: list[tuple[str, int]]
+    numbered: bool = False
 
 
 class Unsubscribe(msgspec.Struct):
@@ -138,9 +146,10 @@ class Ping(msgspec.Struct):
 
 
 class Disconnect(msgspec.Struct):
-    """Section 3.14."""
+    """Section 3.14. `expiry_s` is a new session expiry, None where it stays as it is."""
 
     code: int = 0
+    expiry_s: int | None = None
 
 
 Packet = Connect | Publish | Ack | Subscribe | Unsubscribe | Ping | Disconnect
@@ -151,14 +160,20 @@ def _packet(head: int, *parts: bytes) -> bytes:
     return bytes([head]) + varint(len(body)) + body
 
 
-def connack(version: int, code: Code, properties: Properties | None = None) -> bytes:
-    """Encode a CONNACK without a session; a code that MQTT 3.1.1 has no word for becomes "server unavailable"."""
+def connack(version: int, code: Code, properties: Properties | None = None, *, present: bool = False) -> bytes:
+    """Encode a CONNACK; a code that MQTT 3.1.1 has no word for becomes "server unavailable". `present`: a session is."""
     if version == V5:
-        return _packet(0x20, bytes([0, code]), (properties or Properties()).encode())
-    return _packet(0x20, bytes([0, _CONNACK_311.get(code, 3)]))
+        return _packet(0x20, bytes([present, code]), (properties or Properties()).encode())
+    return _packet(0x20, bytes([present, _CONNACK_311.get(code, 3)]))
 
 
-_CONNACK_311 = {Code.SUCCESS: 0, Code.UNSUPPORTED_VERSION: 1, Code.BAD_CLIENT_ID: 2}
+_CONNACK_311 = {
+    Code.SUCCESS: 0,
+    Code.UNSUPPORTED_VERSION: 1,
+    Code.BAD_CLIENT_ID: 2,
+    Code.BAD_CREDENTIALS: 4,
+    Code.NOT_AUTHORIZED: 5,
+}
 
 
 def pubacks(ids: Sequence[bytes]) -> bytes:
@@ -166,24 +181,44 @@ def pubacks(ids: Sequence[bytes]) -> bytes:
     return b"\x40\x02" + b"\x40\x02".join(ids)
 
 
-def pubcomp(version: int, packet_id: int) -> bytes:
-    """Encode a PUBCOMP for a message that this server does not know."""
-    known = b"" if version == V311 else bytes([Code.NO_SUCH_PACKET])
-    return _packet(0x70, packet_id.to_bytes(2, "big"), known)
+def pubrecs(ids: Sequence[bytes]) -> bytes:
+    """Encode a successful PUBREC for each packet identifier (two bytes); both versions write it alike."""
+    return b"\x50\x02" + b"\x50\x02".join(ids)
 
 
-def suback(version: int, packet: Subscribe) -> bytes:
-    """Encode a SUBACK that refuses every filter."""
+def puback(packet_id: int, code: Code) -> bytes:
+    """Encode the PUBACK with which an MQTT 5 server turns a message down; a client may send it too."""
+    return _packet(0x40, packet_id.to_bytes(2, "big"), bytes([code]))
+
+
+def pubrec(packet_id: int, code: Code) -> bytes:
+    """Encode the PUBREC with which an MQTT 5 server turns a message down."""
+    return _packet(0x50, packet_id.to_bytes(2, "big"), bytes([code]))
+
+
+def pubrel(packet_id: int) -> bytes:
+    """Encode a PUBREL, as a client sends it."""
+    return _packet(0x62, packet_id.to_bytes(2, "big"))
+
+
+def pubcomp(version: int, packet_id: int, code: Code = Code.SUCCESS) -> bytes:
+    """Encode a PUBCOMP; MQTT 3.1.1 has no codes in it."""
+    said = b"" if version == V311 or code == Code.SUCCESS else bytes([code])
+    return _packet(0x70, packet_id.to_bytes(2, "big"), said)
+
+
+def suback(version: int, packet_id: int, codes: Sequence[int]) -> bytes:
+    """Encode a SUBACK: for each filter the QoS that is granted, or why it is refused (3.1.1: only that it is)."""
     if version == V5:
-        return _packet(0x90, packet.id.to_bytes(2, "big"), b"\0", bytes([Code.NOT_IMPLEMENTED]) * len(packet.filters))
-    return _packet(0x90, packet.id.to_bytes(2, "big"), b"\x80" * len(packet.filters))
+        return _packet(0x90, packet_id.to_bytes(2, "big"), b"\0", bytes(codes))
+    return _packet(0x90, packet_id.to_bytes(2, "big"), bytes(min(code, 0x80) for code in codes))
 
 
-def unsuback(version: int, packet: Unsubscribe) -> bytes:
-    """Encode an UNSUBACK: there was no such subscription."""
+def unsuback(version: int, packet_id: int, codes: Sequence[int]) -> bytes:
+    """Encode an UNSUBACK; MQTT 3.1.1 has no codes in it."""
     if version == V5:
-        return _packet(0xB0, packet.id.to_bytes(2, "big"), b"\0", bytes([Code.NO_SUBSCRIPTION]) * len(packet.filters))
-    return _packet(0xB0, packet.id.to_bytes(2, "big"))
+        return _packet(0xB0, packet_id.to_bytes(2, "big"), b"\0", bytes(codes))
+    return _packet(0xB0, packet_id.to_bytes(2, "big"))
 
 
 def disconnect(code: Code) -> bytes:
@@ -209,7 +244,7 @@ def connect(packet: Connect) -> bytes:
 
 
 def publish(version: int, packet: Publish) -> bytes:
-    """Encode a PUBLISH, as a client sends it."""
+    """Encode a PUBLISH."""
     head = 0x30 | packet.duplicate << 3 | packet.qos << 1 | packet.retained
     packet_id = packet.id.to_bytes(2, "big") if packet.qos else b""
     properties = (packet.properties or Properties()).encode() if version == V5 else b""

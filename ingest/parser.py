@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from devices.errors import Reason
 from ingest.packets import (
+    TOPIC_ALIAS_MAX,
     V5,
     V311,
     Ack,
@@ -126,8 +127,6 @@ def _connect_flags(flags: int, version: int) -> tuple[bool, bool, bool, int, boo
 def _parse_will(body: Body, version: int, limits: Limits, qos: int, retained: bool) -> Will:
     properties = Properties.read(body, _IN_WILL) if version == V5 else None
     topic, payload = _topic(body, limits), body.binary()
-    if qos == 2:
-        raise PacketError("a will with QoS 2", reason=Reason.UNSUPPORTED, answer=Code.BAD_QOS)
     _check_payload(payload, limits)
     return Will(topic, payload, qos, retained, properties)
 
@@ -158,18 +157,22 @@ def _parse_publish(head: int, body: Body, version: int, limits: Limits) -> Publi
     qos, duplicate, retained = head >> 1 & 3, bool(head & 8), bool(head & 1)
     if qos == 3 or (duplicate and not qos):
         raise PacketError(f"publish flags {head & 15:#x}")
-    if qos == 2:
-        raise PacketError("QoS 2 is not taken", reason=Reason.UNSUPPORTED, answer=Code.BAD_QOS)
-    if version == V5 and body.data[:2] == b"\0\0":
-        raise PacketError("neither a topic nor a known topic alias", answer=Code.PROTOCOL_ERROR)
-    topic = _topic(body, limits)
+    aliased = version == V5 and body.data[:2] == b"\0\0"
+    topic = body.text() if aliased else _topic(body, limits)
     packet_id = _packet_id(body) if qos else 0
     properties = Properties.read(body, _IN_PUBLISH) if version == V5 else None
-    if properties is not None and _P.TOPIC_ALIAS in properties.values:
-        raise PacketError("topic aliases are not taken", answer=Code.BAD_TOPIC_ALIAS)
+    _check_alias(properties, needed=aliased)
     payload = body.rest()
     _check_payload(payload, limits)
     return Publish(topic, payload, qos, packet_id, retained, duplicate, properties)
+
+
+def _check_alias(properties: Properties | None, *, needed: bool) -> None:
+    given = properties is not None and _P.TOPIC_ALIAS in properties.values
+    if needed and not given:
+        raise PacketError("neither a topic nor a topic alias", answer=Code.PROTOCOL_ERROR)
+    if properties is not None and given and not 0 < properties.number(_P.TOPIC_ALIAS) <= TOPIC_ALIAS_MAX:
+        raise PacketError(f"a topic alias that is not 1 to {TOPIC_ALIAS_MAX}", answer=Code.BAD_TOPIC_ALIAS)
 
 
 def _parse_ack(head: int, body: Body, version: int, _: Limits) -> Ack:
@@ -177,7 +180,7 @@ def _parse_ack(head: int, body: Body, version: int, _: Limits) -> Ack:
     _flags(head, 2 if kind is Kind.PUBREL else 0)
     ack = Ack(kind, _packet_id(body))
     if version == V5 and body.left():
-        body.number(1)
+        ack.code = body.number(1)
         if body.left():
             Properties.read(body, _IN_ACK)
     return ack
@@ -187,12 +190,12 @@ def _parse_subscribe(head: int, body: Body, version: int, _: Limits) -> Subscrib
     _flags(head, 2)
     packet = Subscribe(_packet_id(body), [])
     if version == V5:
-        Properties.read(body, {_P.SUBSCRIPTION_ID, _P.USER})
+        packet.numbered = _P.SUBSCRIPTION_ID in Properties.read(body, {_P.SUBSCRIPTION_ID, _P.USER}).values
     while body.left() or not packet.filters:
-        packet.filters.append(_filter(body))
-        options = body.number(1)
+        text, options = _filter(body), body.number(1)
         if options & 3 == 3 or options & (0xC0 if version == V5 else 0xFC) or options >> 4 & 3 == 3:
             raise PacketError(f"subscription options {options:#04x}")
+        packet.filters.append((text, options & 3))
     return packet
 
 
@@ -224,7 +227,9 @@ def _parse_disconnect(head: int, body: Body, version: int, _: Limits) -> Disconn
         return Disconnect()
     packet = Disconnect(body.number(1))
     if body.left():
-        Properties.read(body, _IN_DISCONNECT)
+        found = Properties.read(body, _IN_DISCONNECT)
+        if _P.SESSION_EXPIRY in found.values:
+            packet.expiry_s = found.number(_P.SESSION_EXPIRY)
     return packet
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 from ingest.commit import CommitLimits, GroupCommit, Sink
+from ingest.gate import Gate
 from ingest.listener import Listener
 from ingest.packets import V311, Connect, Publish, Will, connect, publish
 from ingest.settings import IngestSettings
@@ -16,12 +20,23 @@ from ingest.wire import Properties, remaining_length
 
 __all__ = ["RawClient", "listening"]
 
+T = TypeVar("T")
+
 
 class RawClient:
     """A socket with MQTT on it. Every wait ends after `timeout_s`."""
 
-    def __init__(self, address: tuple[str, int], *, timeout_s: float = 10.0) -> None:
-        self.socket = socket.create_connection(address, timeout=timeout_s)
+    def __init__(
+        self, address: tuple[str, int] | Path, *, tls: ssl.SSLContext | None = None, timeout_s: float = 10.0
+    ) -> None:
+        if isinstance(address, Path):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(timeout_s)
+            self.socket.connect(str(address))
+        else:
+            self.socket = socket.create_connection(address, timeout=timeout_s)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.version = V311
         self._data = b""
 
@@ -42,11 +57,13 @@ class RawClient:
         clean: bool = True,
         keep_alive_s: int = 0,
         will: Will | None = None,
+        username: str | None = None,
+        password: bytes | None = None,
         properties: Properties | None = None,
     ) -> bytes:
         """Connect and return the CONNACK."""
         self.version = version
-        self.send(connect(Connect(version, client, clean, keep_alive_s, will, properties=properties)))
+        self.send(connect(Connect(version, client, clean, keep_alive_s, will, username, password, properties)))
         return self.packet()
 
     def publish(self, *numbers: int, topic: str = "qala/1/demo/d/t", qos: int = 1, payload: bytes = b"") -> None:
@@ -97,13 +114,24 @@ class RawClient:
 class _Live:
     """A listener in a thread of its own."""
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop, address: tuple[str, int]) -> None:
+    def __init__(
+        self, listener: Listener, loop: asyncio.AbstractEventLoop, addresses: dict[str, tuple[str, int]]
+    ) -> None:
         self.listener = listener
-        self.address = address
+        self.addresses = addresses
+        self.address = addresses["mqtt"]
         self._loop = loop
 
     def client(self) -> RawClient:
         return RawClient(self.address)
+
+    def call(self, job: Callable[[], T]) -> T:
+        """Run a function in the listener's loop and return what it returns."""
+
+        async def run() -> T:
+            return job()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
     def stop(self) -> None:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
@@ -114,16 +142,26 @@ class _Live:
 
 
 @contextlib.contextmanager
-def listening(sink: Sink, settings: IngestSettings | None = None) -> Iterator[_Live]:
+def listening(
+    sink: Sink,
+    settings: IngestSettings | None = None,
+    gate: Gate | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    socket_path: Path | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Iterator[_Live]:
     """Run a listener on a free port while the block runs."""
-    loop = asyncio.new_event_loop()
+    loop = loop or asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     chosen = settings or IngestSettings()
 
     async def start() -> _Live:
         commit = GroupCommit(sink, CommitLimits.of(chosen))
-        listener = Listener(chosen.model_copy(update={"mqtt": "127.0.0.1:0"}), commit)
+        listener = Listener(
+            chosen.model_copy(update={"mqtt": "127.0.0.1:0"}), commit, gate, tls=tls, socket=socket_path
+        )
         return _Live(listener, loop, await listener.start())
 
     try:

@@ -110,13 +110,14 @@ def test_the_largest_payload_is_taken(tmp_path: Path) -> None:
 
 def test_a_new_mqtt_5_client_learns_what_it_may_do(tmp_path: Path) -> None:
     with house(tmp_path, in_flight_max=77) as home, home.client() as client:
-        connack = client.connect("", V5, properties=Properties({Property.SESSION_EXPIRY: 60}))
+        connack = client.connect("", V5, properties=Properties({Property.SESSION_EXPIRY: 2**32 - 1}))
         assert connack[2:4] == b"\0\0"
         assert b"\x21\x00\x4d" in connack  # Receive Maximum 77
-        assert b"\x24\x01" in connack  # Maximum QoS 1
+        assert b"\x24" not in connack.replace(b"qala-", b"")[:30]  # no Maximum QoS: all of them
+        assert b"\x22\x00\x10" in connack  # topic aliases up to 16
         assert b"\x12\x00\x15qala-" in connack  # the client id that it was given
-        assert b"\x11\x00\x00\x00\x00" in connack  # no session is kept
-        assert b"\x22" not in connack.replace(b"\x21\x00\x4d", b"")[:12]  # no topic aliases
+        assert b"\x11\x00\x09\x3a\x80" in connack  # a session is kept for a week
+        assert all(bytes([name, 0]) in connack for name in (0x28, 0x29, 0x2A))  # nothing beside plain subscriptions
 
 
 def test_pings_are_answered_and_subscriptions_refused(tmp_path: Path) -> None:

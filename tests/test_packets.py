@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from devices.errors import Reason
 from ingest.packets import (
+    TOPIC_ALIAS_MAX,
     V5,
     V311,
     Ack,
@@ -27,9 +28,13 @@ from ingest.packets import (
     connack,
     connect,
     disconnect,
+    puback,
     pubacks,
     pubcomp,
     publish,
+    pubrec,
+    pubrecs,
+    pubrel,
     suback,
     unsuback,
 )
@@ -54,7 +59,7 @@ def properties(
 
 PUBLISH_PROPERTIES = properties(
     payload_format=st.integers(0, 1), message_expiry=st.integers(0, 2**32 - 1), content_type=TEXT,
-    response_topic=TEXT, correlation_data=st.binary(max_size=9),
+    response_topic=TEXT, correlation_data=st.binary(max_size=9), topic_alias=st.integers(1, TOPIC_ALIAS_MAX),
 )  # fmt: skip
 WILL_PROPERTIES = properties(will_delay=st.integers(0, 2**32 - 1), content_type=TEXT)
 CONNECT_PROPERTIES = properties(
@@ -65,15 +70,17 @@ CONNECT_PROPERTIES = properties(
 
 @st.composite
 def publishes(draw: st.DrawFn, version: int) -> Publish:
-    qos = draw(st.integers(0, 1))
+    qos = draw(st.integers(0, 2))
+    found = draw(PUBLISH_PROPERTIES) if version == V5 else None
+    aliased = found is not None and Property.TOPIC_ALIAS in found.values and draw(st.booleans())
     return Publish(
-        topic=draw(TOPIC),
+        topic="" if aliased else draw(TOPIC),
         payload=draw(st.binary(max_size=300)),
         qos=qos,
         id=draw(st.integers(1, 65535)) if qos else 0,
         retained=draw(st.booleans()),
         duplicate=draw(st.booleans()) if qos else False,
-        properties=draw(PUBLISH_PROPERTIES) if version == V5 else None,
+        properties=found,
     )
 
 
@@ -83,7 +90,7 @@ def connects(draw: st.DrawFn) -> Connect:
     will = None
     if draw(st.booleans()):
         will = Will(
-            draw(TOPIC), draw(st.binary(max_size=50)), draw(st.integers(0, 1)), draw(st.booleans()),
+            draw(TOPIC), draw(st.binary(max_size=50)), draw(st.integers(0, 2)), draw(st.booleans()),
             draw(WILL_PROPERTIES) if version == V5 else None,
         )  # fmt: skip
     username = draw(st.none() | TEXT)
@@ -132,12 +139,12 @@ SUBSCRIBE_5 = b"\x82\x0a\x00\x07\x02\x0b\x05\x00\x02a#\x2d"
         pytest.param(b"\xe0\x00", V311, Disconnect(), id="disconnect 3.1.1"),
         pytest.param(b"\xe0\x00", V5, Disconnect(), id="disconnect 5"),
         pytest.param(b"\xe0\x01\x04", V5, Disconnect(4), id="disconnect with code"),
-        pytest.param(b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00", V5, Disconnect(), id="disconnect with properties"),
+        pytest.param(b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00", V5, Disconnect(0, 0), id="disconnect with properties"),
         pytest.param(b"\x40\x02\x00\x09", V311, Ack(Kind.PUBACK, 9), id="puback"),
         pytest.param(b"\x62\x02\x00\x09", V311, Ack(Kind.PUBREL, 9), id="pubrel"),
-        pytest.param(b"\x40\x04\x00\x09\x10\x00", V5, Ack(Kind.PUBACK, 9), id="puback with code and properties"),
-        pytest.param(SUBSCRIBE_311, V311, Subscribe(7, ["a"]), id="subscribe 3.1.1"),
-        pytest.param(SUBSCRIBE_5, V5, Subscribe(7, ["a#"]), id="subscribe 5"),
+        pytest.param(b"\x40\x04\x00\x09\x10\x00", V5, Ack(Kind.PUBACK, 9, 0x10), id="puback with code and properties"),
+        pytest.param(SUBSCRIBE_311, V311, Subscribe(7, [("a", 1)]), id="subscribe 3.1.1"),
+        pytest.param(SUBSCRIBE_5, V5, Subscribe(7, [("a#", 1)], numbered=True), id="subscribe 5"),
         pytest.param(b"\xa2\x05\x00\x07\x00\x01a", V311, Unsubscribe(7, ["a"]), id="unsubscribe 3.1.1"),
         pytest.param(b"\xa2\x06\x00\x07\x00\x00\x01a", V5, Unsubscribe(7, ["a"]), id="unsubscribe 5"),
     ],
@@ -188,7 +195,6 @@ BROKEN = [
     pytest.param(V311, b"\x32\xff\xff\xff\x7f", Reason.TOO_LARGE, Code.TOO_LARGE, id="256 MB claimed"),
     pytest.param(V311, publish(V311, Publish("t", b"x" * 1001)), Reason.TOO_LARGE, Code.TOO_LARGE, id="payload too large"),
     pytest.param(V311, framed(0x36, b"\0\1t\0\1"), MALFORMED, Code.MALFORMED, id="QoS 3"),
-    pytest.param(V311, framed(0x34, b"\0\1t\0\1"), UNSUPPORTED, Code.BAD_QOS, id="QoS 2"),
     pytest.param(V311, framed(0x38, b"\0\1t"), MALFORMED, Code.MALFORMED, id="duplicate with QoS 0"),
     pytest.param(V311, framed(0x32, b"\0\1t\0\0x"), MALFORMED, Code.PROTOCOL_ERROR, id="packet identifier 0"),
     pytest.param(V311, framed(0x32, b"\0\1t\0"), MALFORMED, Code.MALFORMED, id="half a packet identifier"),
@@ -202,7 +208,8 @@ BROKEN = [
     pytest.param(V311, framed(0x30, b"\0\2\xc3\x28"), Reason.BAD_UTF8, Code.BAD_TOPIC, id="topic not UTF-8"),
     pytest.param(V311, framed(0x30, b"\0\3\xed\xa0\x80"), Reason.BAD_UTF8, Code.BAD_TOPIC, id="surrogate in a topic"),
     pytest.param(V5, framed(0x30, b"\0\0\0x"), MALFORMED, Code.PROTOCOL_ERROR, id="no topic and no alias"),
-    pytest.param(V5, framed(0x30, b"\0\1t\3\x23\0\1"), MALFORMED, Code.BAD_TOPIC_ALIAS, id="topic alias"),
+    pytest.param(V5, framed(0x30, b"\0\1t\3\x23\0\0"), MALFORMED, Code.BAD_TOPIC_ALIAS, id="topic alias 0"),
+    pytest.param(V5, framed(0x30, b"\0\1t\3\x23\0\x11"), MALFORMED, Code.BAD_TOPIC_ALIAS, id="topic alias too high"),
     pytest.param(V5, framed(0x30, b"\0\1t\2\x0b\1"), MALFORMED, Code.PROTOCOL_ERROR, id="property of another packet"),
     pytest.param(V5, framed(0x30, b"\0\1t\2\x7f\1"), MALFORMED, Code.PROTOCOL_ERROR, id="unknown property"),
     pytest.param(V5, framed(0x30, b"\0\1t\4\1\1\1\1"), MALFORMED, Code.PROTOCOL_ERROR, id="property twice"),
@@ -322,18 +329,26 @@ def test_plain_packets_of_known_topics_all_go_the_quick_way(version: int, size: 
         pytest.param(connack(V311, Code.BAD_CLIENT_ID), b"\x20\x02\x00\x02", id="connack 3.1.1, bad id"),
         pytest.param(connack(0, Code.UNSUPPORTED_VERSION), b"\x20\x02\x00\x01", id="connack to a version unknown"),
         pytest.param(connack(V311, Code.SHUTTING_DOWN), b"\x20\x02\x00\x03", id="connack 3.1.1, any other"),
+        pytest.param(connack(V311, Code.BAD_CREDENTIALS), b"\x20\x02\x00\x04", id="connack 3.1.1, bad credentials"),
+        pytest.param(connack(V311, Code.NOT_AUTHORIZED), b"\x20\x02\x00\x05", id="connack 3.1.1, not authorized"),
+        pytest.param(connack(V311, Code.SUCCESS, present=True), b"\x20\x02\x01\x00", id="connack 3.1.1, session"),
         pytest.param(connack(V5, Code.SUCCESS), b"\x20\x03\x00\x00\x00", id="connack 5"),
         pytest.param(
             connack(V5, Code.SUCCESS, Properties({Property.RECEIVE_MAX: 10, Property.ASSIGNED_CLIENT_ID: "ab"})),
             b"\x20\x0b\x00\x00\x08\x21\x00\x0a\x12\x00\x02ab", id="connack 5 with properties",
         ),
         pytest.param(pubacks([b"\0\1", b"\1\0"]), b"\x40\x02\x00\x01\x40\x02\x01\x00", id="pubacks"),
-        pytest.param(pubcomp(V311, 5), b"\x70\x02\x00\x05", id="pubcomp 3.1.1"),
-        pytest.param(pubcomp(V5, 5), b"\x70\x03\x00\x05\x92", id="pubcomp 5"),
-        pytest.param(suback(V311, Subscribe(7, ["a", "b"])), b"\x90\x04\x00\x07\x80\x80", id="suback 3.1.1"),
-        pytest.param(suback(V5, Subscribe(7, ["a"])), b"\x90\x04\x00\x07\x00\x83", id="suback 5"),
-        pytest.param(unsuback(V311, Unsubscribe(7, ["a"])), b"\xb0\x02\x00\x07", id="unsuback 3.1.1"),
-        pytest.param(unsuback(V5, Unsubscribe(7, ["a"])), b"\xb0\x04\x00\x07\x00\x11", id="unsuback 5"),
+        pytest.param(pubrecs([b"\0\1", b"\1\0"]), b"\x50\x02\x00\x01\x50\x02\x01\x00", id="pubrecs"),
+        pytest.param(puback(5, Code.NOT_AUTHORIZED), b"\x40\x03\x00\x05\x87", id="puback, refused"),
+        pytest.param(pubrec(5, Code.NOT_AUTHORIZED), b"\x50\x03\x00\x05\x87", id="pubrec, refused"),
+        pytest.param(pubrel(5), b"\x62\x02\x00\x05", id="pubrel"),
+        pytest.param(pubcomp(V311, 5, Code.NO_SUCH_PACKET), b"\x70\x02\x00\x05", id="pubcomp 3.1.1"),
+        pytest.param(pubcomp(V5, 5), b"\x70\x02\x00\x05", id="pubcomp 5"),
+        pytest.param(pubcomp(V5, 5, Code.NO_SUCH_PACKET), b"\x70\x03\x00\x05\x92", id="pubcomp 5, unknown"),
+        pytest.param(suback(V311, 7, [0x87, 1]), b"\x90\x04\x00\x07\x80\x01", id="suback 3.1.1"),
+        pytest.param(suback(V5, 7, [0xA2]), b"\x90\x04\x00\x07\x00\xa2", id="suback 5"),
+        pytest.param(unsuback(V311, 7, [0]), b"\xb0\x02\x00\x07", id="unsuback 3.1.1"),
+        pytest.param(unsuback(V5, 7, [0x11]), b"\xb0\x04\x00\x07\x00\x11", id="unsuback 5"),
         pytest.param(disconnect(Code.TAKEN_OVER), b"\xe0\x01\x8e", id="disconnect 5"),
     ],
 )  # fmt: skip
