@@ -105,6 +105,11 @@ class DashboardsSettings(BaseModel):
         """Every TCP address that is listened on: host (without brackets) and port."""
         return [parse_address(text) for text in (self.http, self.https) if text]
 
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return f"http://{self.http}/" if self.http else f"https://{self.https}/"
+
     def asks_tokens(self, *, insecure: bool) -> bool:
         """Tell whether requests over TCP need a token; those over the socket in the data folder never do.
 

@@ -109,6 +109,20 @@ class Config(BaseSettings):
     def http(self) -> tuple[str, int]:
         return self.dashboards.address
 
+    def certificate_of_page(self) -> tuple[Path, Path]:
+        """Return the files of the certificate chain and the private key of `dashboards.https`.
+
+        Raises ConfigError where neither it nor ingest has them.
+        """
+        own = (self.dashboards.certificate, self.dashboards.private_key)
+        certificate, private_key = own if own[0] else (self.ingest.certificate, self.ingest.private_key)
+        if certificate is None or private_key is None:
+            raise ConfigError(
+                "dashboards.https needs a certificate",
+                hint="name its files: dashboards.certificate and dashboards.private_key, or those of ingest",
+            )
+        return certificate, private_key
+
     @property
     def mqtt(self) -> tuple[str, int] | None:
         """Where sensors connect with plain MQTT; None: nowhere."""
@@ -117,7 +131,7 @@ class Config(BaseSettings):
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
         """Where the two processes listen with TCP, by key."""
-        keys = ("ingest.mqtt", "ingest.mqtts", "ingest.http", "ingest.https", "dashboards.http")
+        keys = ("ingest.mqtt", "ingest.mqtts", "ingest.http", "ingest.https", "dashboards.http", "dashboards.https")
         texts = {key: str(_at(self, key)) for key in keys}
         return {key: parse_address(text) for key, text in texts.items() if text}
 
@@ -155,6 +169,8 @@ def load_config(path: Path | None = None, *, flags: Mapping[str, Any] | None = N
     config = _validated(merged, origins)
     _check_length(config.folder)
     check_exposure(config)
+    if config.dashboards.https:
+        config.certificate_of_page()  # raises where there is none
     config._origins.update(origins)  # noqa: SLF001 - its own maker
     return config
 

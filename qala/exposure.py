@@ -37,7 +37,7 @@ def check_exposure(config: _Exposed) -> None:
         if _is_beyond(address) and not ingest.authenticate:
             raise _refusal(key, address, "without credentials", "set ingest.authenticate = true")
     if _is_beyond(dashboards.http):
-        hint = "listen on 127.0.0.1 and reach it from elsewhere over TLS"
+        hint = "use dashboards.https with a certificate"
         raise _refusal("dashboards.http", dashboards.http, "without TLS", hint)
 
 

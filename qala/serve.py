@@ -11,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from dashboards.api.server import make_server
+from dashboards.api.server import OverTls, make_server
 from devices.errors import UnavailableError
+from ingest.settings import parse_address
+from ingest.tls import Tls
 from qala.config import Config
 from qala.process import Hold
 from qala.wiring import App, build
@@ -37,9 +39,11 @@ def serve(config: Config, *, rehearse: bool = False) -> None:
     hold = Hold(config.folder / "serve.lock", note=config.dashboards.http, wait_s=_FORMER_S)
     app = _built(config, rehearse=rehearse)
     try:
-        sockets = [_tcp(config.http), _unix(config.socket)]
+        sockets = [*(_tcp(address) for address in _plain(config)), _unix(config.socket)]
+        tls = _tls(config)
+        over_tls = OverTls(_tcp(parse_address(config.dashboards.https)), tls.context) if tls else None
         app.start()
-        _run(app, sockets)
+        _run(app, sockets, over_tls, tls, behind_proxy=bool(config.dashboards.hosts))
     finally:
         app.close()
         config.socket.unlink(missing_ok=True)
@@ -58,15 +62,32 @@ def _built(config: Config, *, rehearse: bool) -> App:
         wait_s = min(2 * wait_s, _RETRY_S[1])
 
 
-def _run(app: App, sockets: list[socket.socket]) -> None:
+def _plain(config: Config) -> list[tuple[str, int]]:
+    return [parse_address(config.dashboards.http)] if config.dashboards.http else []
+
+
+def _tls(config: Config) -> Tls | None:
+    """Read the certificate where https is spoken. Raises UnavailableError or ConfigError where that cannot be."""
+    if not config.dashboards.https:
+        return None
+    certificate, private_key = config.certificate_of_page()
+    return Tls(certificate, private_key)
+
+
+def _run(
+    app: App, sockets: list[socket.socket], over_tls: OverTls | None, tls: Tls | None, *, behind_proxy: bool
+) -> None:
     import uvloop
 
-    server = make_server(app.api, app.hub)
+    server = make_server(app.api, app.hub, over_tls=over_tls, behind_proxy=behind_proxy)
 
     async def until_stopped() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
         app.reload()  # what changed while signals were ignored
+        watching = asyncio.create_task(tls.watch()) if tls else None
         await server.serve(sockets=sockets)
+        if watching:
+            watching.cancel()
 
     # uvicorn raises the signal that stopped it once more, for whoever comes after it: that is us, and we know
     for number in (signal.SIGTERM, signal.SIGINT):

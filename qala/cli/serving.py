@@ -41,7 +41,7 @@ def run(
     flags = _flags(config=config, data=data, http=http, mqtt=mqtt, store=store)
 
     def ready(seconds: float) -> None:
-        _announce(loaded.dashboards.http, loaded.ingest.mqtt, loaded.folder, seconds)
+        _announce(loaded.dashboards.url, loaded.ingest.mqtt, loaded.folder, seconds)
 
     say("starting")
     raise typer.Exit(run_children(loaded, flags, rehearse=rehearse, say=say, ready=ready))
@@ -118,12 +118,12 @@ def _flags(**given: str | Path | None) -> list[str]:
     return [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
 
 
-def _announce(http: str, mqtt: str, folder: Path, seconds: float) -> None:
+def _announce(page: str, mqtt: str, folder: Path, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    table.add_row("  page", f"[bold]http://{http}/[/]")
+    table.add_row("  page", f"[bold]{page}[/]")
     table.add_row("  sensors", f"mqtt://{mqtt}")
     table.add_row("  data", str(folder))
     console = Console(soft_wrap=True, highlight=False)
