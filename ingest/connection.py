@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import socket
 import time
-from enum import IntEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from devices.errors import Reason
 from ingest.bucket import Bucket
@@ -40,6 +37,7 @@ from ingest.packets import (
 from ingest.parser import parse, take_publishes
 from ingest.rows import publish_row
 from ingest.session import EXPIRY_MAX_S, Session
+from ingest.stream import Hold, Stream
 from ingest.terms import expiry_s, granted, will_delay_s
 from ingest.uplink import Uplink
 from ingest.wire import Code, PacketError, Properties, Property
@@ -49,21 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-_CLOSE_S = 2.0  # how long a client may take to read our last words
-_UNREAD_MAX = 64 * 1024  # answers that a client has not read; then reading from it stops [bytes]
-_PROBE_AFTER_S = 120  # of silence, TCP asks whether the other end is still there
 _TURN_MAX = 1000  # packets, beside plain PUBLISHes, taken from a connection before the others have their turn
 _SAID_TO_ALL = {Code.UNSUPPORTED_VERSION, Code.BAD_CLIENT_ID, Code.NOT_AUTHORIZED}  # MQTT 3.1.1 has words for these
-
-
-class _Hold(IntEnum):
-    """Why nothing is read from a connection: bits, which as plain integers cost a tenth of what flags do."""
-
-    IN_FLIGHT = 1  # too many of its messages wait for their commit
-    UNREAD = 2  # it does not read its answers
-    QUEUE = 4  # all connections together have too much waiting
-    TURN = 8  # it sent so many packets at once that the others come first
-    RATE = 16  # its principal has used up its bucket
 
 
 class _Said:
@@ -79,22 +64,21 @@ class _Said:
         self._connection.write(self._data)
 
 
-class Connection(asyncio.Protocol):
+class Connection(Stream):
     """What the listener knows of one client. `principal` is who it was authenticated as."""
 
     __slots__ = (
-        "_bucket", "_downlink", "_ended", "_group", "_heard", "_held", "_ids", "_in_flight", "_keep_alive_s", "_name",
-        "_owned", "_rest", "_session", "_timer", "_topics", "_transport", "_uplink", "_will",
-        "address", "client", "listener", "loop", "principal", "version",
+        "_bucket", "_downlink", "_group", "_heard", "_ids", "_in_flight", "_keep_alive_s", "_name", "_owned", "_session",
+        "_topics", "_uplink", "_will", "address", "client", "listener", "principal", "version",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop, *, owned: bool = False) -> None:
+        super().__init__(loop)
         self.client = ""
         self.principal = NOBODY
         self.address = ""
         self.version = 0
         self.listener = listener
-        self.loop = loop
         self._owned = owned  # it came through the owner's socket
         self._name = ""  # of the principal
         self._topics = listener.topics  # those that the quick way knows
@@ -102,34 +86,30 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._uplink: Uplink | None = None
         self._downlink: Downlink | None = None
-        self._transport: asyncio.Transport | None = None
-        self._ended = False
-        self._rest = b""  # bytes that were received and not taken yet
-        self._held = 0
         self._in_flight = 0
         self._group: Group | None = None  # the group that `_ids` belongs to
         self._ids: list[bytes] = []
         self._will: Will | None = None
         self._keep_alive_s = 0
         self._heard = 0.0
-        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
         if not self.listener.admit(self):
             self._ended = True
-            self._transport.abort()
+            self.abort()
             return
-        peer = self._transport.get_extra_info("peername")
+        peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else "the owner's socket"
-        self._transport.set_write_buffer_limits(high=_UNREAD_MAX)
-        _probe_when_silent(self._transport)
-        self._timer = self.loop.call_later(self.listener.settings.connect_timeout_s, self._transport.abort)
+        self._timer = self.loop.call_later(self.listener.settings.connect_timeout_s, self.abort)
         if self.listener.commit.full:
             self.hold()
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
+        if self._held:
+            self._rest += data
+            return
         self._read(self._rest + data if self._rest else data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -140,33 +120,14 @@ class Connection(asyncio.Protocol):
         self.listener.forget(self)
         self.leave()
 
-    def pause_writing(self) -> None:
-        self._hold(_Hold.UNREAD)
-
-    def resume_writing(self) -> None:
-        self._release(_Hold.UNREAD)
-
-    def hold(self) -> None:
-        """Read nothing until `go_on`."""
-        self._hold(_Hold.QUEUE)
-
-    def go_on(self) -> None:
-        """Read again, unless something else speaks against it."""
-        self._release(_Hold.QUEUE)
-
     def acknowledge(self, ids: list[bytes]) -> None:
         """Send the PUBACKs of messages that are durable now."""
         self._in_flight -= len(ids)
         if self._transport is None or self._ended or not ids:
             return
         self._transport.write(pubacks(ids))
-        if self._held & _Hold.IN_FLIGHT:
-            self._release(_Hold.IN_FLIGHT)
-
-    def write(self, data: bytes) -> None:
-        """Send bytes, unless it has ended."""
-        if self._transport is not None and not self._ended:
-            self._transport.write(data)
+        if self._held & Hold.IN_FLIGHT:
+            self._release(Hold.IN_FLIGHT)
 
     def leave(self, *, resumed: bool = False) -> None:
         """Give up its place: its session is kept as long as it wants to be, its will is carried out.
@@ -193,23 +154,6 @@ class Connection(asyncio.Protocol):
         if self.version == V5:
             transport.write(disconnect(code))
         self._linger(transport)
-
-    def abort(self) -> None:
-        """Close at once, whatever the client has not read yet."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _linger(self, transport: asyncio.Transport) -> None:
-        """Close, but read on for a moment: a reset by unread bytes would take our last words from the client."""
-        self._ended = True
-        self._rest = b""
-        if transport.can_write_eof():
-            with contextlib.suppress(OSError):
-                transport.write_eof()
-        transport.resume_reading()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_later(_CLOSE_S, transport.abort)
 
     def _read(self, data: bytes) -> None:
         listener = self.listener
@@ -289,8 +233,8 @@ class Connection(asyncio.Protocol):
             self._take(packet, now_us, group, ids, answers)
             taken += 1
             if taken == _TURN_MAX:
-                self._hold(_Hold.TURN)
-                self.loop.call_soon(self._release, _Hold.TURN)
+                self._hold(Hold.TURN)
+                self.loop.call_soon(self._release, Hold.TURN)
                 break
         if answers and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(answers))
@@ -299,14 +243,14 @@ class Connection(asyncio.Protocol):
     def _must_wait(self, head: int, taken: int) -> bool:
         """Tell whether the packet that begins with `head` must wait, and read nothing more meanwhile."""
         if self._in_flight + taken >= self.listener.settings.in_flight_max:
-            self._hold(_Hold.IN_FLIGHT)
+            self._hold(Hold.IN_FLIGHT)
             return True
         if self._bucket is None or head >> 4 != Kind.PUBLISH:
             return False
         wait_s = self._bucket.wait_s(self.loop.time())
         if wait_s:
-            self._hold(_Hold.RATE)
-            self.loop.call_later(wait_s, self._release, _Hold.RATE)
+            self._hold(Hold.RATE)
+            self.loop.call_later(wait_s, self._release, Hold.RATE)
         return wait_s > 0
 
     def _take(self, packet: Packet, now_us: int, group: Group, ids: list[bytes], answers: list[bytes]) -> None:
@@ -454,27 +398,3 @@ class Connection(asyncio.Protocol):
             self._timer = self.loop.call_later(limit_s if self._held else left_s, self._check_alive)
         else:
             self.end(Code.KEEP_ALIVE_TIMEOUT)
-
-    def _hold(self, why: _Hold) -> None:
-        if not self._held and self._transport is not None and not self._ended:
-            self._transport.pause_reading()
-        self._held |= why
-
-    def _release(self, why: _Hold) -> None:
-        self._held &= ~why
-        if self._held or self._ended:
-            return
-        if self._rest:
-            self._read(self._rest)
-        self._resume()
-
-    def _resume(self) -> None:
-        if not self._held and self._transport is not None:
-            self._transport.resume_reading()
-
-
-def _probe_when_silent(transport: asyncio.Transport) -> None:
-    """Let TCP find out that a client without keep-alive is gone."""
-    sock = transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)
