@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from ingest.commit import CommitLimits, GroupCommit
+from ingest.desk import Desk
 from ingest.gate import OpenGate
 from ingest.http_door import HttpDoor, open_http
 from ingest.journal import Journal, read_published
@@ -27,6 +28,7 @@ from ingest.packets import Limits
 from ingest.report import DoorReport, ReportFile, read_report
 from ingest.settings import IngestSettings
 from ingest.subscriber import Subscriber
+from qala.state.database import state_reader
 
 __all__ = ["DoorReport", "read_report", "serve_door"]
 
@@ -35,16 +37,16 @@ _log = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 5.0
 
 
-def serve_door(settings: IngestSettings, data: Path) -> None:
-    """Run the door until SIGTERM or SIGINT.
+def serve_door(settings: IngestSettings, data: Path, state: str = "") -> None:
+    """Run the door until SIGTERM or SIGINT. `state` is the URL of the state database, where it finds commands.
 
     Raises:
         QalaError: the journal cannot be opened, or the address is taken.
     """
-    uvloop.run(_serve(settings, data))
+    uvloop.run(_serve(settings, data, state or f"sqlite:///{data}/state.sqlite"))
 
 
-async def _serve(settings: IngestSettings, data: Path) -> None:
+async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,7 +61,9 @@ async def _serve(settings: IngestSettings, data: Path) -> None:
         brokers = _brokers(settings, commit, data, journal)
         http = await open_http(settings, commit, OpenGate(), listener.buckets, data / "journal")
         report = _Reporter(data, journal, listener, address, brokers, http)
+        desk = Desk(state_reader(state), listener, socket=data / "door.sock")
         chores = [
+            asyncio.create_task(desk.run()),
             asyncio.create_task(_every(1.0, report.write)),
             asyncio.create_task(
                 _every(_PRUNE_EVERY_S, lambda: _prune(commit, journal, settings, data / "journal" / "applied"))

@@ -63,7 +63,7 @@ def door(
 
     loaded = configuration(config, data, mqtt=mqtt, http=http, store=store)
     hold = Hold(loaded.folder / "door.lock", note=loaded.ingest.mqtt, wait_s=_FORMER_S)
-    serve_door(loaded.ingest, loaded.folder)
+    serve_door(loaded.ingest, loaded.folder, loaded.state_url)
     hold.release()
 
 
