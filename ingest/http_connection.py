@@ -191,8 +191,10 @@ class HttpConnection(asyncio.Protocol):
 
     async def _serve(self) -> None:
         assert self._head is not None  # noqa: S101 - a request has ended
+        head, body = self._head, bytes(self._body)
+        self._drop_body()
         try:
-            answer = await self._door.answer(self._head, bytes(self._body))
+            answer = await self._door.answer(head, body)
         except Exception:  # noqa: BLE001 - one request must not take the others with it
             _log.exception("a request failed")
             hint = "the door's log says more; please report it"
@@ -213,7 +215,6 @@ class HttpConnection(asyncio.Protocol):
         self._linger()
 
     def _answer(self, answer: Answer) -> None:
-        self._drop_body()
         self._send(answer, last=self._door.stopping)
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             self._linger()

@@ -128,7 +128,7 @@ def _recent(folder: Path, synced: int, now_us: int) -> list[tuple[int, int]]:
     starts = segments(folder)
     found: list[tuple[int, int]] = []
     room = _READ_MAX
-    for first, following in reversed(list(zip(starts, [*starts[1:], synced + 1], strict=True))):
+    for first, following in reversed(list(zip(starts, [*starts, synced + 1][1:], strict=True))):
         stat = segment_path(folder, first).stat()
         room -= stat.st_size
         if room < 0 or stat.st_mtime_ns // 1000 < now_us - _KEPT_US:
