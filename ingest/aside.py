@@ -18,7 +18,8 @@ _SUBSCRIBER = int(Source.SUBSCRIBER)
 def set_aside(messages: Sequence[Message], decoded: list[Decoded]) -> list[Message]:
     """Put right what messages that are not a device's own say, and what devices say of others; return the former.
 
-    Refusals keep the door's reason, what a broker had retained needs a time of its own, answers and probes say nothing of the city, and a device is heard about itself alone.
+    Refusals keep the door's reason, answers and probes say nothing of the city, what a broker had retained needs a time of
+    its own, and a device is heard about itself alone.
     """
     found = [index for index, m in enumerate(messages) if m.type >= _REFUSED or m.topic == PROBE_TOPIC]
     for index in found:
