@@ -12,22 +12,25 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import uvloop
 
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.desk import Desk
-from ingest.gate import OpenGate
+from ingest.gate import Gate, OpenGate
 from ingest.http_door import HttpDoor, open_http
 from ingest.journal import Journal, read_published
+from ingest.keyring import Keyring
 from ingest.listener import Listener
 from ingest.packets import Limits
 from ingest.report import DoorReport, ReportFile, read_report
 from ingest.settings import IngestSettings
 from ingest.subscriber import Subscriber
+from ingest.tls import Tls
 from qala.state.database import state_reader
 
 __all__ = ["DoorReport", "read_report", "serve_door"]
@@ -38,10 +41,10 @@ _PRUNE_EVERY_S = 5.0
 
 
 def serve_door(settings: IngestSettings, data: Path, state: str = "") -> None:
-    """Run the door until SIGTERM or SIGINT. `state` is the URL of the state database, where it finds commands.
+    """Run the door until SIGTERM or SIGINT. `state` is the URL of the state database, where it finds commands and credentials.
 
     Raises:
-        QalaError: the journal cannot be opened, or the address is taken.
+        QalaError: the journal or a certificate cannot be opened, or an address is taken.
     """
     uvloop.run(_serve(settings, data, state or f"sqlite:///{data}/state.sqlite"))
 
@@ -54,22 +57,25 @@ async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
     journal = Journal.open(data / "journal", segment_max=settings.segment_max)
     with contextlib.closing(journal), _Nudge(data / "projector.sock") as nudge:
         commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=nudge)
-        listener = Listener(settings, commit, socket=data / "mqtt.sock")
+        guard = _Guard(settings, data, state)
+        listener = Listener(settings, commit, guard.gate, tls=guard.context, socket=data / "mqtt.sock")
+        guard.start(listener)
         addresses = await listener.start()
-        address = "{}:{}".format(*addresses["mqtt"]) if "mqtt" in addresses else ""
-        _log.info("listening for MQTT on %s, %d messages in the journal", address or "no plain port", journal.last)
+        _log.info("listening for MQTT on %s, %d messages in the journal", _spelt(addresses), journal.last)
         brokers = _brokers(settings, commit, data, journal)
-        http = await open_http(settings, commit, OpenGate(), listener.buckets, data / "journal")
-        report = _Reporter(data, journal, listener, address, brokers, http)
+        http = await open_http(settings, commit, guard.gate, listener.buckets, data / "journal", guard.tls)
+        report = _Reporter(data, journal, listener, addresses, brokers, http, guard)
         desk = Desk(state_reader(state), listener, socket=data / "door.sock")
         chores = [
             asyncio.create_task(desk.run()),
+            *([asyncio.create_task(guard.tls.watch())] if guard.tls else []),
             asyncio.create_task(_every(1.0, report.write)),
             asyncio.create_task(
                 _every(_PRUNE_EVERY_S, lambda: _prune(commit, journal, settings, data / "journal" / "applied"))
             ),
         ]
         await stop.wait()
+        guard.close()
         for chore in chores:
             chore.cancel()
         for broker in brokers:
@@ -79,6 +85,12 @@ async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
             await broker.stop()
         report.write()
         commit.close()
+
+
+def _spelt(addresses: Mapping[str, tuple[str, int]]) -> str:
+    return (
+        ", ".join(f"{name}://{host}:{port}" for name, (host, port) in addresses.items()) or "the owner's socket alone"
+    )
 
 
 def _brokers(settings: IngestSettings, commit: GroupCommit, data: Path, journal: Journal) -> list[Subscriber]:
@@ -91,6 +103,46 @@ def _brokers(settings: IngestSettings, commit: GroupCommit, data: Path, journal:
     for broker in brokers:
         broker.start()
     return brokers
+
+
+class _Guard:
+    """Credentials and TLS of all ways in, as far as the settings ask for them."""
+
+    def __init__(self, settings: IngestSettings, data: Path, state: str) -> None:
+        self._keyring = Keyring(state, data, topic_root=settings.topic_root) if settings.authenticate else None
+        self.gate: Gate = self._keyring or OpenGate()
+        self.tls: Tls | None = None
+        if settings.certificate is not None and settings.private_key is not None:
+            self.tls = Tls(settings.certificate, settings.private_key, settings.client_ca)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        return self.tls.context if self.tls else None
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What is wrong, by what is affected; empty while nothing is."""
+        found = {
+            "credentials": self._keyring.trouble if self._keyring else "",
+            "certificate": self.tls.trouble if self.tls else "",
+        }
+        return {name: trouble for name, trouble in found.items() if trouble}
+
+    def start(self, listener: Listener) -> None:
+        """Learn all credentials, and from now on cut the connections of those that end."""
+        if self._keyring is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def recheck() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(listener.recheck)
+
+        self._keyring.start(recheck)
+
+    def close(self) -> None:
+        if self._keyring is not None:
+            self._keyring.close()
 
 
 class _Nudge:
@@ -117,23 +169,27 @@ class _Reporter:
         data: Path,
         journal: Journal,
         listener: Listener,
-        address: str,
+        addresses: Mapping[str, tuple[str, int]],
         brokers: Sequence[Subscriber],
         http: HttpDoor,
+        guard: _Guard,
     ) -> None:
+        self._guard = guard
         self._brokers = brokers
         self._file = ReportFile(data / "door.json")
         self._folder = data / "journal"
         self._journal = journal
         self._listener = listener
-        self._address = address
+        self._addresses = {name: f"{host}:{port}" for name, (host, port) in addresses.items()}
         self._http = http
 
     def write(self) -> None:
         disk = os.statvfs(self._folder)
         report = DoorReport(
             pid=os.getpid(),
-            address=self._address,
+            address=self._addresses.get("mqtt", ""),
+            tls_address=self._addresses.get("mqtts", ""),
+            troubles=self._guard.troubles,
             journal=self._journal.id,
             reported_us=time.time_ns() // 1000,
             connections=self._listener.connections,

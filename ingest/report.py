@@ -46,6 +46,8 @@ class DoorReport(msgspec.Struct, kw_only=True):
 
     pid: int = 0
     address: str = ""  # of the plain MQTT listener
+    tls_address: str = ""  # of the one with TLS
+    troubles: dict[str, str] = {}  # of "credentials" and "certificate": why they are as they were
     journal: str = ""
     reported_us: int = 0
     connections: int = 0

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Condition
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from devices.errors import UnavailableError
 
-__all__ = ["Publisher"]
+__all__ = ["Login", "Publisher"]
 
 CONNECT_TIMEOUT_S = 10.0
 
 
+class Login(NamedTuple):
+    """What is shown at a door of another machine; with `ca`, the authority of its certificate, over TLS."""
+
+    username: str | None = None
+    password: str | None = None
+    ca: Path | None = None
+
+
 class Publisher:
-    """One MQTT connection that publishes in order.
+    """One MQTT connection that publishes in order, to a host and port, or to the socket in a data folder, which asks nobody.
 
     `publish` waits while `in_flight` messages are unacknowledged. A lost connection is made again, and what was not
     acknowledged is sent again. `acknowledged` counts the messages from the first on without a gap, so that a caller can
     resume there.
     """
 
-    def __init__(self, host: str, port: int, *, client_id: str, in_flight: int = 100) -> None:
-        self._address = (host, port)
+    def __init__(
+        self, host: str | Path, port: int = 1883, *, client_id: str, in_flight: int = 100, login: Login | None = None
+    ) -> None:
+        self._host, self._port = host, port
         self._in_flight = in_flight
         self._changed = Condition()
         self._published = 0
@@ -35,28 +46,45 @@ class Publisher:
         self.acknowledged = 0
         self.refused = 0
         self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            transport="unix" if isinstance(host, Path) else "tcp",
         )
+        self._log_in(login or Login())
         self._client.max_inflight_messages_set(in_flight)
         self._client.max_queued_messages_set(0)
         self._client.reconnect_delay_set(1, 10)
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
         self._connected = False
+        self._answer = ""
+
+    def _log_in(self, login: Login) -> None:
+        if login.username is not None:
+            self._client.username_pw_set(login.username, login.password)
+        if login.ca is not None:
+            try:
+                self._client.tls_set(ca_certs=str(login.ca))
+            except OSError as error:
+                raise UnavailableError(f"cannot use {login.ca}: {error.strerror}", hint="give a PEM file") from None
 
     def __enter__(self) -> Publisher:
         """Connect. Raises UnavailableError where nobody answers in time."""
-        host, port = self._address
+        where = str(self._host) if isinstance(self._host, Path) else f"{self._host}:{self._port}"
         try:
-            self._client.connect(host, port)
+            self._client.connect(str(self._host), self._port)
         except OSError as error:
             raise UnavailableError(
-                f"no MQTT at {host}:{port}: {error}", hint="is `qala run` up? see its --mqtt"
+                f"no MQTT at {where}: {error}", hint="is `qala run` up, on this data folder?"
             ) from None
         self._client.loop_start()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._connected, CONNECT_TIMEOUT_S):
-                raise UnavailableError(f"MQTT at {host}:{port} did not accept us", hint="see the log of `qala run`")
+            self._changed.wait_for(lambda: self._connected or self._answer, CONNECT_TIMEOUT_S)
+        if not self._connected:
+            self._client.loop_stop()
+            said = self._answer or "no answer"
+            raise UnavailableError(f"MQTT at {where} did not accept us: {said}", hint="see the log of `qala run`")
         return self
 
     def __exit__(
@@ -85,9 +113,12 @@ class Publisher:
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, timeout_s)
 
-    def _on_connect(self, *_: Any) -> None:
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         with self._changed:
-            self._connected = True
+            if reason.is_failure:
+                self._answer = str(reason)
+            else:
+                self._connected = True
             self._changed.notify_all()
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any) -> None:

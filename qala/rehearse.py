@@ -27,7 +27,6 @@ PAST_S = 48 * 3600
 _BATCH_S = 3600  # history comes as batches of an hour, as from devices that were out of reach
 _LIVE_S = 0.5
 _SAVE_S = 1.0
-_IN_FLIGHT = 1000
 _SECOND_US = 1_000_000
 
 
@@ -67,15 +66,14 @@ class _Log:
         self._saved = time.monotonic()
 
 
-def rehearse(config: Config, *, say: Callable[[str], None]) -> None:
+def rehearse(config: Config, publisher: Publisher, *, say: Callable[[str], None]) -> None:
     """Publish what is missing of the last 48 hours, then what happens now, until the process is ended.
 
     Raises UnavailableError where nobody listens.
     """
     path = config.folder / "rehearsal.json"
     city = rehearsal_city(config.rehearsal, topic_root=config.ingest.topic_root)
-    host, port = config.mqtt
-    with Publisher(host, port, client_id="rehearsal-city", in_flight=_IN_FLIGHT) as publisher:
+    with publisher:
         log = _Log(path, publisher)
         at_us = _catch_up(city, log, _begin_us(path, _now_us()), say)
         while True:

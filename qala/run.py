@@ -167,25 +167,26 @@ def run(
     config: Config,
     flags: Sequence[str],
     *,
-    rehearse: bool = False,
+    guest: Sequence[str] | None = None,
     say: Say,
     ready: Callable[[float], None],
 ) -> int:
-    """Run the door and the serving process, and with `rehearse` the rehearsal city, until a signal; return the exit code.
+    """Run the door and the serving process, and with `guest` the rehearsal city, until a signal; return the exit code.
 
-    `flags` are those that the children need to come to the same configuration. `ready` is called once, with the seconds
-    it took, when both answer. Raises ConflictError where the data folder is in use, UnavailableError where a port is.
+    `flags` are those that the children need to come to the same configuration, `guest` those of the rehearsal. `ready` is
+    called once, with the seconds it took, when both answer. Raises ConflictError where the data folder is in use,
+    UnavailableError where a port is.
     """
     began = time.monotonic()
     hold = Hold(config.folder / "run.lock")
     wait_for_ports(config)
-    city = ["--rehearse"] if rehearse else []
+    city = ["--rehearse"] if guest is not None else []
     supervisor = Supervisor([Child("the door", ["door", *flags]), Child("the server", ["serve", *city, *flags])], say)
     with supervisor.signals():
         try:
             supervisor.start()
-            guest = Child("the rehearsal", ["rehearse", *flags]) if rehearse else None
-            code = _until_ready(supervisor, config, say, guest)
+            visitor = Child("the rehearsal", ["rehearse", *guest]) if guest is not None else None
+            code = _until_ready(supervisor, config, say, visitor)
             if code == 0 and not supervisor.stopping:
                 ready(time.monotonic() - began)
                 code = _until_stopped(supervisor, say)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qala.cli.shell import ConfigOption, DataOption, JsonOption, MqttOption, app, configuration, say, show
+from qala.cli.reaching import CaOption, ElsewhereOption, PasswordFileOption, UsernameOption, publisher
+from qala.cli.shell import ConfigOption, DataOption, JsonOption, app, configuration, say, show
 
 if TYPE_CHECKING:
     from qala.replay import Progress
-
-_IN_FLIGHT = 1000
 
 
 @app.command()
@@ -27,24 +26,26 @@ def replay(
     ] = 0,
     config: ConfigOption = None,
     data: DataOption = None,
-    mqtt: MqttOption = None,
+    mqtt: ElsewhereOption = None,
+    username: UsernameOption = None,
+    password_file: PasswordFileOption = None,
+    ca: CaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish a recorded file as devices over MQTT, with its own times; goes on where the last replay of it stopped."""
     from qala.declared import import_items
-    from qala.publisher import Publisher
     from qala.replay import replay as publish
     from qala.replay import rows_of
     from qala.replay.mapping import load_mapping, registry_of
 
-    loaded, layout = configuration(config, data, mqtt=mqtt), load_mapping(mapping)
+    loaded, layout = configuration(config, data), load_mapping(mapping)
     import_items(loaded, *registry_of(layout, rows_of(file)))
-    host, port = loaded.mqtt
-    with Publisher(host, port, client_id=f"replay-{file.stem}", in_flight=_IN_FLIGHT) as publisher, _bar() as progress:
+    way = publisher(loaded, f"replay-{file.stem}", mqtt=mqtt, username=username, password_file=password_file, ca=ca)
+    with way as opened, _bar() as progress:
         sent = publish(
             file,
             layout,
-            publisher,
+            opened,
             root=loaded.ingest.topic_root,
             speed=speed,
             memory=loaded.folder / "replays",

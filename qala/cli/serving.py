@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qala.cli.reaching import CaOption, ElsewhereOption, PasswordFileOption, UsernameOption, publisher
 from qala.cli.shell import (
     ConfigOption,
     DataOption,
@@ -44,7 +45,8 @@ def run(
         _announce(loaded.dashboards.url, loaded.ingest.mqtt, loaded.folder, seconds)
 
     say("starting")
-    raise typer.Exit(run_children(loaded, flags, rehearse=rehearse, say=say, ready=ready))
+    guest = _flags(config=config, data=data) if rehearse else None
+    raise typer.Exit(run_children(loaded, flags, guest=guest, say=say, ready=ready))
 
 
 @app.command()
@@ -95,16 +97,19 @@ def serve(
 def rehearse(
     config: ConfigOption = None,
     data: DataOption = None,
-    mqtt: MqttOption = None,
-    http: HttpOption = None,
-    store: StoreOption = None,
+    mqtt: ElsewhereOption = None,
+    username: UsernameOption = None,
+    password_file: PasswordFileOption = None,
+    ca: CaOption = None,
     parent: ParentOption = None,
 ) -> None:
     """Publish the rehearsal city's last 48 hours over MQTT, as far as they are missing, then live on in real time."""
     _follow(parent)
     from qala.rehearse import rehearse as publish
 
-    publish(configuration(config, data, mqtt=mqtt, http=http, store=store), say=say)
+    loaded = configuration(config, data)
+    way = publisher(loaded, "rehearsal-city", mqtt=mqtt, username=username, password_file=password_file, ca=ca)
+    publish(loaded, way, say=say)
 
 
 def _follow(parent: int | None) -> None:
