@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
 from sqlalchemy import Engine, insert
 
 from dashboards.api.app import create_app
@@ -20,6 +29,8 @@ from qala.state import commands as state
 from qala.state import open_state
 from qala.state.commands import SENT, CommandRow, CommandState
 from tests.api_city import NOW, SECOND, City
+from tests.processes import Qala
+from tests.wait import until
 
 HOUR, DAY = 3_600 * SECOND, 86_400 * SECOND
 DEVICE = "city/air-1"
@@ -227,3 +238,171 @@ def retired(registry: Registry) -> Registry:
 def listen_to(city: City, told: Callable[[], None]) -> None:
     """Make the API tell somebody of commands."""
     city.app = create_app(replace(city.context, on_command=told))
+
+
+# ---- the whole way, with real processes
+
+
+class Device:
+    """A device that listens for its commands with paho, and acknowledges what it gets unless told otherwise."""
+
+    def __init__(self, qala: Qala, device: str, *, version: int = MQTTv5, topic: str = "") -> None:
+        self.got: list[MQTTMessage] = []
+        self.granted: list[int] = []
+        self.client = Client(
+            CallbackAPIVersion.VERSION2, client_id=f"{device}-{topic}", protocol=version, manual_ack=True
+        )
+        self.acknowledges = True
+        self.client.on_message = self._take
+        self.client.on_connect = lambda *_: self.client.subscribe(topic or f"qala/1/{device}/c", 1)
+        self.client.on_subscribe = self._subscribed
+        self.client.connect("127.0.0.1", qala.mqtt_port)
+        self.client.loop_start()
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self.got]
+
+    def _take(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self.got.append(message)
+        if self.acknowledges:
+            self.client.ack(message.mid, message.qos)
+
+    def _subscribed(self, _client: Client, _data: object, _mid: int, codes: list[ReasonCode], _more: object) -> None:
+        self.granted = [code.value for code in codes]
+
+
+@pytest.fixture(scope="module")
+def qala() -> Iterator[Qala]:
+    with TemporaryDirectory(prefix="qala-") as folder:
+        devices = Path(folder) / "devices.csv"
+        devices.write_text("id,kind\n" + "".join(f"yard/d{n},air_station\n" for n in range(10)))
+        with Qala(Path(folder) / "data", devices=devices) as made:
+            yield made
+
+
+def request(qala: Qala, device: str, payload: dict[str, Any], **more: Any) -> str:
+    body = {"payload": payload, "actor": "dana", **more}
+    answer = httpx.post(f"{qala.url}/api/v1/devices/{device}/commands", json=body, timeout=10)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def became(qala: Qala, id_: str, *wanted: str) -> dict[str, Any]:
+    """Wait until a command is in one of the wanted states, and return it."""
+
+    def found() -> dict[str, Any]:
+        row: dict[str, Any] = qala.get(f"commands/{id_}")
+        return row if row["state"] in wanted else {}
+
+    return until(found)
+
+
+@pytest.mark.parametrize("version", [pytest.param(MQTTv311, id="3.1.1"), pytest.param(MQTTv5, id="5")])
+def test_a_device_that_listens_gets_its_commands_at_once_and_in_order(qala: Qala, version: int) -> None:
+    device = f"yard/d{version - 4}"
+    with Device(qala, device, version=version) as listening:
+        until(lambda: listening.granted == [1])
+        asked = [request(qala, device, {"n": n}) for n in range(20)]
+        ended = [became(qala, id_, "delivered") for id_ in asked]
+        assert listening.payloads() == [f'{{"n":{n}}}'.encode() for n in range(20)]
+    assert {(row["requested_by"], row["code"]) for row in ended} == {("dana", 0)}
+    assert all(row["requested"] <= row["sent"] <= row["delivered"] for row in ended)
+
+
+def test_a_command_waits_for_a_device_that_is_away_and_no_longer_than_it_is_worth(qala: Qala) -> None:
+    short = request(qala, "yard/d2", {"n": 1}, expires_in_s=1)
+    waiting = request(qala, "yard/d2", {"n": 2})
+    became(qala, short, "expired")
+    assert qala.get(f"commands/{waiting}")["state"] == "pending"
+    with Device(qala, "yard/d2") as listening:
+        became(qala, waiting, "delivered")
+        assert listening.payloads() == [b'{"n":2}']
+    assert qala.get(f"commands/{short}")["state"] == "expired"
+
+
+def test_a_cancelled_command_does_not_go_out(qala: Qala) -> None:
+    cancelled, kept = request(qala, "yard/d3", {"n": 1}), request(qala, "yard/d3", {"n": 2})
+    assert httpx.delete(f"{qala.url}/api/v1/commands/{cancelled}").json()["state"] == "cancelled"
+    with Device(qala, "yard/d3") as listening:
+        became(qala, kept, "delivered")
+        assert listening.payloads() == [b'{"n":2}']
+
+
+def test_a_command_without_an_answer_is_sent_again_to_a_device_that_comes_back(qala: Qala) -> None:
+    with Device(qala, "yard/d4") as silent:
+        silent.acknowledges = False
+        asked = request(qala, "yard/d4", {"n": 1})
+        until(lambda: len(silent.got) == 1)
+    assert became(qala, asked, "sent")["delivered"] is None
+    with Device(qala, "yard/d4") as listening:
+        became(qala, asked, "delivered")
+        assert listening.payloads() == [b'{"n":1}']
+
+
+def test_what_a_device_never_answers_is_unconfirmed(qala: Qala) -> None:
+    with Device(qala, "yard/d5") as silent:
+        silent.acknowledges = False
+        asked = request(qala, "yard/d5", {"n": 1}, expires_in_s=1)
+        until(lambda: len(silent.got) == 1)
+        assert became(qala, asked, "unconfirmed")["sent"] is not None
+
+
+@pytest.mark.parametrize(
+    "topic", ["qala/1/+/+/c", "#", "qala/1/yard/d6/t", "$share/g/qala/1/yard/d6/c", "qala/1/yard/d6/c/"]
+)
+def test_nothing_but_a_command_topic_can_be_subscribed_to(qala: Qala, topic: str) -> None:
+    with Device(qala, "yard/d7", topic=topic) as curious, Device(qala, "yard/d6") as listening:
+        until(lambda: curious.granted and listening.granted)
+        assert min(curious.granted) >= 0x80
+        became(qala, request(qala, "yard/d6", {"n": 1}), "delivered")
+        assert (curious.got, len(listening.got)) == ([], 1)
+
+
+def test_a_door_killed_before_it_wrote_the_answer_down_delivers_once_more(qala: Qala) -> None:
+    with Device(qala, "yard/d8") as silent:
+        silent.acknowledges = False
+        asked = request(qala, "yard/d8", {"n": 1})
+        until(lambda: len(silent.got) == 1)
+        qala.kill_door()
+        silent.acknowledges = True
+        row = became(qala, asked, "delivered")
+        assert silent.payloads() == [b'{"n":1}'] * 2
+    assert [item["id"] for item in qala.all("devices/yard/d8/commands")] == [row["id"]]
+
+
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
+def test_mosquitto_sub_gets_a_command(qala: Qala, version: str) -> None:
+    program = shutil.which("mosquitto_sub")
+    if program is None:
+        pytest.skip("mosquitto_sub is missing: install mosquitto-clients")
+    asked = request(qala, "yard/d9", {"text": "қала"})
+    where = ["-p", str(qala.mqtt_port), "-t", "qala/1/yard/d9/c", "-q", "1", "-C", "1", "-W", "10", "-V", version]
+    done = subprocess.run([program, *where], capture_output=True, timeout=20, check=True)
+    assert json.loads(done.stdout) == {"text": "қала"}
+    assert became(qala, asked, "delivered")["code"] == 0
+
+
+def test_the_command_line_asks_waits_and_lists(qala: Qala) -> None:
+    def qala_devices(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "qala", "devices", *words, "--data", str(qala.folder), "--json"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    with Device(qala, "yard/d0") as listening:
+        until(lambda: listening.granted)
+        done = qala_devices("command", "yard/d0", '{"reboot": true}', "--wait", "10s")
+        assert done.returncode == 0, done.stderr
+        [row] = json.loads(done.stdout)
+        assert (row["state"], json.loads(listening.got[-1].payload)) == ("delivered", {"reboot": True})
+    lost = qala_devices("command", "yard/d0", "{}", "--wait", "1s", "--expires", "1min")
+    assert (lost.returncode, "it is pending" in lost.stderr) == (1, True)
+    listed = json.loads(qala_devices("commands", "--device", "yard/d0").stdout)
+    assert [item["state"] for item in listed[:2]] == ["pending", "delivered"]
+    cancelled = json.loads(qala_devices("cancel", listed[0]["id"]).stdout)
+    assert cancelled[0]["state"] == "cancelled"
