@@ -38,7 +38,7 @@ __all__ = ["Keyring", "key_file", "make_key", "read_key"]
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 _RECHECK_S = 30.0  # certificates end by themselves, and nothing tells
 _PATIENCE = 3  # looks in a row that may fail before it is spoken of: a first start makes the state meanwhile
 _CERTIFICATE = "certificate "
