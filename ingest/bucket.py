@@ -63,6 +63,9 @@ class Buckets:
         self._most = most
         self._buckets: dict[str, Bucket] = {}
 
+    def __len__(self) -> int:
+        return len(self._buckets)
+
     def of(self, principal: Principal, now_s: float) -> Bucket | None:
         """Return a principal's bucket; None for nobody in particular and for the owner, who may send as they like."""
         if not principal.name or principal.name.startswith("@"):

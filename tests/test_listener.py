@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ import pytest
 from devices.errors import ConfigError, Reason, UnavailableError
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.files import Files
+from ingest.gate import Gate
 from ingest.journal import Journal, JournalReader
 from ingest.listener import Listener
 from ingest.message import Message, MessageType
@@ -53,10 +56,19 @@ class House:
 
 
 @contextlib.contextmanager
-def house(folder: Path, *, files: Files | None = None, **settings) -> Iterator[House]:
+def house(
+    folder: Path,
+    *,
+    files: Files | None = None,
+    gate: Gate | None = None,
+    tls: ssl.SSLContext | None = None,
+    socket_path: Path | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    **settings,
+) -> Iterator[House]:
     disk = files or Disk()
     journal = Journal.open(folder, files=disk)
-    with listening(journal, IngestSettings(**settings)) as live:
+    with listening(journal, IngestSettings(**settings), gate, tls=tls, socket_path=socket_path, loop=loop) as live:
         yield House(folder, live, disk)
     journal.close()
 
@@ -454,8 +466,6 @@ def test_a_taken_port_is_said_with_a_hint(tmp_path: Path) -> None:
 
 
 def _start_on(home: House, port: int) -> None:
-    import asyncio
-
     class Nowhere:
         def append(self, messages: Sequence[Message | Row]) -> int:
             return 1
