@@ -184,6 +184,7 @@ class Downlink:
         return True
 
     def _delivered(self, sent: Sent, code: str, qos: int) -> Row:
+        """Tell that a command has reached its device, and return the row that tells it to the journal."""
         connection = self._connection
         self._listener.on_answered(sent.device, sent.command)
         topic = command_topic(self._listener.settings.topic_root, sent.device)

@@ -35,6 +35,11 @@ class Entrances:
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def handshakes(self) -> int:
+        """How many TLS handshakes go on."""
+        return len(self._tasks) - len(self._sockets)
+
     async def open_plain(self, host: str, port: int, factory: Factory) -> tuple[str, int]:
         """Listen on TCP and return the address. Raises UnavailableError where it is taken."""
         loop = asyncio.get_running_loop()

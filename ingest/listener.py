@@ -65,6 +65,7 @@ class Listener:
         self.ears: dict[str, Ear] = {}
         self.on_heard: Callable[[str], None] = lambda _device: None
         self.on_answered: Callable[[str, str], None] = lambda _device, _command: None
+        self.on_answered: Callable[[str, str], None] = lambda _device, _command: None
         self.stopping = False
         self.commit = commit
         commit.feeders.append(self)
@@ -87,6 +88,16 @@ class Listener:
     def connections(self) -> int:
         """How many connections there are."""
         return len(self._connections)
+
+    @property
+    def paused(self) -> int:
+        """From how many of them nothing is read for now."""
+        return sum(1 for connection in self._connections if connection.is_held)
+
+    @property
+    def handshakes(self) -> int:
+        """How many TLS handshakes go on."""
+        return self._entrances.handshakes
 
     @property
     def counters(self) -> Counters:

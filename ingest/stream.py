@@ -49,6 +49,11 @@ class Stream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._release(Hold.UNREAD)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is read for now."""
+        return bool(self._held)
+
     def hold(self) -> None:
         """Read nothing until `go_on`."""
         self._hold(Hold.QUEUE)
