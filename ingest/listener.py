@@ -65,7 +65,6 @@ class Listener:
         self.ears: dict[str, Ear] = {}
         self.on_heard: Callable[[str], None] = lambda _device: None
         self.on_answered: Callable[[str, str], None] = lambda _device, _command: None
-        self.on_answered: Callable[[str, str], None] = lambda _device, _command: None
         self.stopping = False
         self.commit = commit
         commit.feeders.append(self)
