@@ -22,12 +22,14 @@ import uvloop
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.desk import Desk
 from ingest.gate import Gate, OpenGate
+from ingest.housekeeping import Housekeeping
 from ingest.http_door import HttpDoor, open_http
-from ingest.journal import Journal, read_published
+from ingest.journal import Journal
 from ingest.keyring import Keyring
 from ingest.listener import Listener
 from ingest.packets import Limits
 from ingest.report import DoorReport, ReportFile, read_report
+from ingest.segments import segments
 from ingest.settings import IngestSettings
 from ingest.subscriber import Subscriber
 from ingest.tls import Tls
@@ -37,7 +39,7 @@ __all__ = ["DoorReport", "read_report", "serve_door"]
 
 _log = logging.getLogger(__name__)
 
-_PRUNE_EVERY_S = 5.0
+_HOUSEKEEPING_EVERY_S = 5.0
 
 
 def serve_door(settings: IngestSettings, data: Path, state: str = "") -> None:
@@ -56,6 +58,7 @@ async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
         loop.add_signal_handler(number, stop.set)
     journal = Journal.open(data / "journal", segment_max=settings.segment_max)
     with contextlib.closing(journal), _Nudge(data / "projector.sock") as nudge:
+        housekeeping = Housekeeping(journal, settings, data)
         commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=nudge)
         guard = _Guard(settings, data, state)
         listener = Listener(settings, commit, guard.gate, tls=guard.context, socket=data / "mqtt.sock")
@@ -64,15 +67,13 @@ async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
         _log.info("listening for MQTT on %s, %d messages in the journal", _spelt(addresses), journal.last)
         brokers = _brokers(settings, commit, data, journal)
         http = await open_http(settings, commit, guard.gate, listener.buckets, data / "journal", guard.tls)
-        report = _Reporter(data, journal, listener, addresses, brokers, http, guard)
+        report = _Reporter(data, journal, listener, addresses, brokers, http, guard, housekeeping)
         desk = Desk(state_reader(state), listener, socket=data / "door.sock")
         chores = [
             asyncio.create_task(desk.run()),
             *([asyncio.create_task(guard.tls.watch())] if guard.tls else []),
             asyncio.create_task(_every(1.0, report.write)),
-            asyncio.create_task(
-                _every(_PRUNE_EVERY_S, lambda: _prune(commit, journal, settings, data / "journal" / "applied"))
-            ),
+            asyncio.create_task(_every(_HOUSEKEEPING_EVERY_S, lambda: commit.run(housekeeping))),
         ]
         await stop.wait()
         guard.close()
@@ -173,8 +174,10 @@ class _Reporter:
         brokers: Sequence[Subscriber],
         http: HttpDoor,
         guard: _Guard,
+        housekeeping: Housekeeping,
     ) -> None:
         self._guard = guard
+        self._housekeeping = housekeeping
         self._brokers = brokers
         self._file = ReportFile(data / "door.json")
         self._folder = data / "journal"
@@ -185,6 +188,7 @@ class _Reporter:
 
     def write(self) -> None:
         disk = os.statvfs(self._folder)
+        queued_messages, queued_bytes = self._listener.commit.queued
         report = DoorReport(
             pid=os.getpid(),
             address=self._addresses.get("mqtt", ""),
@@ -200,26 +204,20 @@ class _Reporter:
             durable=self._listener.commit.durable,
             http=self._http.counters,
             http_addresses=self._http.addresses,
+            paused=self._listener.paused,
+            handshakes=self._listener.handshakes,
+            queued_messages=queued_messages,
+            queued_bytes=queued_bytes,
+            segments=len(segments(self._folder)),
             disk_free=disk.f_bavail * disk.f_frsize,
             disk_total=disk.f_blocks * disk.f_frsize,
+            disk_full=self._journal.full,
+            disk_low=self._housekeeping.low,
+            journal_lost=self._housekeeping.lost,
             brokers=tuple(broker.report() for broker in self._brokers),
         )
         with contextlib.suppress(OSError):  # a failing disk: those who read see that the report is old
             self._file.write(report)
-
-
-def _prune(commit: GroupCommit, journal: Journal, settings: IngestSettings, applied: Path) -> None:
-    """Delete what the projector has applied, in the thread that commits, while the disk is too full."""
-    upto = read_published(applied)
-    if upto is None:
-        return
-
-    def job() -> None:
-        freed = journal.prune(settings.keep_free_bytes, upto)
-        if freed:
-            _log.warning("deleted %d bytes of the oldest journal segments: the disk has too little room", freed)
-
-    commit.run(job)
 
 
 async def _every(seconds: float, chore: Callable[[], None]) -> None:

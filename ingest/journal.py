@@ -8,12 +8,15 @@ number up to which everything is durable; readers in other processes go no furth
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
+import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from devices.errors import ConflictError, UnavailableError
 from ingest.files import File, Files, LocalFiles
@@ -33,13 +36,32 @@ from ingest.segments import (
     segments,
 )
 
-__all__ = ["Frame", "Journal", "JournalReader", "Published", "Segment", "list_segments", "read_published"]
+__all__ = ["Frame", "Journal", "JournalReader", "Keep", "Published", "Segment", "list_segments", "read_published"]
+
+_log = logging.getLogger(__name__)
 
 _SEGMENT_MAX = 64 * 1024 * 1024
+_LEAP_MAX = 100_000_000  # messages that damage may have taken from the end; a greater number was never given
+_NUMBER_MAX = 1 << 48  # a number beyond this is damage
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Keep(NamedTuple):
+    """What of a journal is kept: so much room beside it [bytes], at most so much of it [bytes], nothing older [UTC us].
+
+    A file's age is that of its newest message. Nothing is asked for by 0.
+    """
+
+    free_bytes: int = 0
+    bytes_max: int = 0
+    since_us: int = 0
 
 
 class Journal:
-    """The writer; one at a time for a folder. `last` is the number of the newest durable message (0: none yet)."""
+    """The writer; one at a time for a folder. `last` is the number of the newest durable message (0: none yet).
+
+    `full` tells whether the last append failed for want of room.
+    """
 
     def __init__(self, folder: Path, segment_max: int, files: Files) -> None:
         self._folder = folder
@@ -53,6 +75,7 @@ class Journal:
         self.last = 0
         self.id = ""
         self.bytes = 0
+        self.full = False
 
     @classmethod
     def open(cls, folder: Path, *, segment_max: int = _SEGMENT_MAX, files: Files | None = None) -> Journal:
@@ -89,7 +112,9 @@ class Journal:
             frame = encode_frame(messages, sequence=self._sequence + 1, first=first)
             self._commit(file, frame)
         except OSError as error:
+            self.full = error.errno in _FULL
             raise _unavailable(error) from error
+        self.full = False
         self._sequence += 1
         self._size += len(frame)
         self.bytes += len(frame)
@@ -99,24 +124,40 @@ class Journal:
             self._seal()
         return first
 
-    def prune(self, keep_free_bytes: int, upto: int) -> int:
-        """Delete oldest segments while the file system has less free space than `keep_free_bytes`; return bytes freed.
+    def prune(self, keep: Keep, upto: int) -> int:
+        """Delete the oldest segments until what is left is what is kept; return how much that was [bytes].
 
         Only segments whose every message is numbered <= `upto` are deleted, and never the newest segment.
         """
         freed = 0
-        starts = segments(self._folder)
-        for first, following in itertools.pairwise(starts):
-            if following - 1 > upto or self._files.free(self._folder) >= keep_free_bytes:
+        for path, stat in self._spent(upto):
+            is_old = stat.st_mtime_ns // 1000 < keep.since_us
+            is_much = keep.bytes_max and self.bytes - freed > keep.bytes_max
+            if not (is_old or is_much or self._files.free(self._folder) < keep.free_bytes):
                 break
-            path = segment_path(self._folder, first)
-            size = path.stat().st_size
             self._files.remove(path)
-            freed += size
+            freed += stat.st_size
         if freed:
             self._files.sync_folder(self._folder)
             self.bytes -= freed
         return freed
+
+    def is_low(self, free_bytes: int, upto: int) -> bool:
+        """Tell whether there is less room than this, even if all were deleted that may be."""
+        room = self._files.free(self._folder)
+        for _, stat in self._spent(upto):
+            if room >= free_bytes:
+                break
+            room += stat.st_size
+        return room < free_bytes
+
+    def _spent(self, upto: int) -> Iterator[tuple[Path, os.stat_result]]:
+        """Walk over the segments that may be deleted, oldest first."""
+        for first, following in itertools.pairwise(segments(self._folder)):
+            if following - 1 > upto:
+                break
+            path = segment_path(self._folder, first)
+            yield path, path.stat()
 
     def close(self) -> None:
         """Close the files. Whatever was appended is durable already."""
@@ -127,7 +168,7 @@ class Journal:
     def _recover(self) -> None:
         starts = self._whole_segments()
         self.id = self._identify(starts)
-        synced = self._published.get()
+        synced = self._plausible(self._published.get(), starts)
         self.last = max(synced, starts[-1] - 1) if starts else synced
         unsure = self._beyond(starts[-1], self.last) if starts else []
         if unsure:
@@ -135,6 +176,22 @@ class Journal:
             self._rewrite(unsure)
         self.bytes = sum(segment_path(self._folder, first).stat().st_size for first in segments(self._folder))
         self._published.set(self.last)
+
+    def _plausible(self, synced: int, starts: Sequence[int]) -> int:
+        """Return the published number, or what the rest of the folder knows where that cannot be one."""
+        known = max(read_published(self._folder / "applied") or 0, 0)
+        if starts:
+            raws = list(frames(segment_path(self._folder, starts[-1]).read_bytes()))
+            held = max([starts[-1] - 1, *(raw.first + raw.messages - 1 for raw in raws)])
+            known = known if held <= known <= held + _LEAP_MAX else held
+        elif not known:
+            known = max(synced, 0) if synced <= _NUMBER_MAX else 0
+        if 0 <= synced <= known + _LEAP_MAX:
+            return synced
+        _log.error(
+            "the published number %d of the journal in %s cannot be right: going on at %d", synced, self._folder, known
+        )
+        return known
 
     def _whole_segments(self) -> list[int]:
         """List the segments, without one whose making was interrupted before it had a header."""

@@ -12,14 +12,18 @@ _WORD = 8
 
 
 class Published:
-    """A number that one process publishes in a file and others read at any time: 8 bytes, little-endian, signed."""
+    """A number that one process publishes in a file and others read at any time: 8 bytes, little-endian, signed.
 
-    def __init__(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    Who only reads opens it with `read_only`; the file must be there then. Raises OSError where it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        fd = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT), 0o640)
         try:
-            if os.fstat(fd).st_size != _WORD:
-                os.ftruncate(fd, _WORD)
-            self._map = mmap.mmap(fd, _WORD)
+            if not read_only and os.fstat(fd).st_size != _WORD:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, bytes(_WORD), 0)  # a hole would need room on the disk later, when nobody can be told
+            self._map = mmap.mmap(fd, _WORD, access=mmap.ACCESS_READ if read_only else mmap.ACCESS_WRITE)
         finally:
             os.close(fd)
 

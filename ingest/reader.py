@@ -65,10 +65,10 @@ class JournalReader:
     def synced(self) -> int:
         """Return the number of the newest durable message; 0 where there is none."""
         if self._synced is None:
-            path = self._folder / "synced"
-            if not path.exists():
+            try:
+                self._synced = Published(self._folder / "synced", read_only=True)
+            except (FileNotFoundError, ValueError):  # not made yet, or not whole
                 return 0
-            self._synced = Published(path)
         return self._synced.get()
 
     def read(self, after: int, *, limit: int) -> list[Frame]:

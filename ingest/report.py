@@ -58,8 +58,16 @@ class DoorReport(msgspec.Struct, kw_only=True):
     durable: Durable = msgspec.field(default_factory=Durable)
     http: HttpCounters = msgspec.field(default_factory=HttpCounters)
     http_addresses: tuple[str, ...] = ()  # of HTTP ingest: the plain one, then that with TLS
+    paused: int = 0  # connections from which nothing is read for now
+    handshakes: int = 0  # TLS handshakes that go on
+    queued_messages: int = 0  # taken, and not durable yet
+    queued_bytes: int = 0
+    segments: int = 0  # files of the journal
     disk_free: int = 0  # what the journal's file system can still take
     disk_total: int = 0
+    disk_full: bool = False  # the journal takes nothing for want of room
+    disk_low: bool = False  # and soon will not: deleting what may be deleted does not help
+    journal_lost: int = 0  # messages of a journal that was here before and is gone
     brokers: tuple[BrokerReport, ...] = ()
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.errors import ConflictError, UnavailableError, VersionError
-from ingest.journal import Frame, Journal, JournalReader, Published, list_segments, read_published
+from ingest.journal import Frame, Journal, JournalReader, Keep, Published, list_segments, read_published
 from ingest.message import Message, MessageType
 from ingest.segments import HEADER_SIZE, Row, frames, segment_path, segments
 from tests.disk import Disk
@@ -418,14 +418,14 @@ def test_oldest_segments_go_while_there_is_too_little_room_but_never_beyond_what
     for number in range(10):
         journal.append([noise(number, 1200)])
     before = journal.bytes
-    assert journal.prune(0, upto=10) == 0
+    assert journal.prune(Keep(), upto=10) == 0
     disk.free_bytes = 0
-    assert journal.prune(1, upto=4) > 0
+    assert journal.prune(Keep(free_bytes=1), upto=4) > 0
     reader = JournalReader(tmp_path)
     assert reader.first() == 5
     assert list(numbered(reader.read(0, limit=100))) == list(range(5, 11))
     assert reader.damaged == 0
-    journal.prune(1, upto=10**9)
+    journal.prune(Keep(free_bytes=1), upto=10**9)
     assert reader.first() == 10  # the newest stays
     assert journal.bytes < before
     assert journal.append([noise(11, 5)]) == 11
