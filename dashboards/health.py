@@ -49,5 +49,10 @@ def judge(parts: Parts, *, behind_s: float) -> Health:
             reasons.append(Reason(f"{name}_upkeep", told))
         if part.get("damaged"):
             reasons.append(Reason("journal_damaged", {"messages": part["damaged"]}))
+        if part.get("journal_lost"):
+            reasons.append(Reason("journal_lost", {"messages": part["journal_lost"]}))
+        if part.get("disk_full") or part.get("disk_low"):
+            code = "disk_full" if part.get("disk_full") else "disk_low"
+            reasons.append(Reason(code, {"free": part.get("disk_free")}))
     status = "down" if _NEEDED & set(stopped) else "degraded" if reasons else "ok"
     return Health(status, tuple(reasons), parts)

@@ -11,9 +11,10 @@ from analytics.schedule import Scheduler
 from devices.errors import UnavailableError
 from ingest.door import DoorReport
 from ingest.projector import Projector
+from qala.probe import Probe
 from qala.store import Store
 
-__all__ = ["of_brokers", "of_door", "of_store", "of_threads"]
+__all__ = ["of_brokers", "of_door", "of_probe", "of_store", "of_threads"]
 
 _DOOR_FRESH_US = 5_000_000  # the door reports every second
 
@@ -30,6 +31,11 @@ def of_door(report: DoorReport | None, now_us: int) -> Part:
         "connections": report.connections,
         "last": report.last,
         "error": report.last_error or None,
+        "http": list(report.http_addresses),
+        "disk_free": report.disk_free,
+        "disk_full": report.disk_full,
+        "disk_low": report.disk_low,
+        "journal_lost": report.journal_lost,
     }
 
 
@@ -40,6 +46,12 @@ def of_brokers(report: DoorReport | None) -> Mapping[str, Part]:
     troubles = [f"{broker.name}: {broker.error}" for broker in report.brokers if broker.error]
     brokers = [msgspec.to_builtins(broker) for broker in report.brokers]
     return {"brokers": {"up": not troubles, "error": "; ".join(troubles) or None, "brokers": brokers}}
+
+
+def of_probe(probe: Probe) -> Part:
+    """Say how long a message of our own takes; `late_s` of one that should have been in the store by now."""
+    puback_s = probe.last_puback_s
+    return {"puback_s": None if puback_s is None else round(puback_s, 6), "late_s": round(probe.late_s(), 3)}
 
 
 def of_threads(

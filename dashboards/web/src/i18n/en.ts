@@ -295,6 +295,9 @@ export const en = {
   "reason.projector_behind": "processing is behind",
   "reason.scheduler_behind": "calculations are behind",
   "reason.journal_damaged": "part of the journal is damaged",
+  "reason.journal_lost": "the journal of before is gone",
+  "reason.disk_full": "the disk is full: nothing is taken",
+  "reason.disk_low": "the disk is nearly full",
 } satisfies Record<string, string | readonly string[]>;
 
 export type Key = keyof typeof en;

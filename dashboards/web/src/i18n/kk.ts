@@ -297,4 +297,7 @@ export const kk: Messages = {
   "reason.projector_behind": "өңдеу кешігіп жатыр",
   "reason.scheduler_behind": "есептеу кешігіп жатыр",
   "reason.journal_damaged": "журналдың бір бөлігі зақымданған",
+  "reason.journal_lost": "бұрынғы журнал жоғалды",
+  "reason.disk_full": "диск толды: ештеңе қабылданбайды",
+  "reason.disk_low": "диск толуға жақын",
 };

@@ -301,4 +301,7 @@ export const ru: Messages = {
   "reason.projector_behind": "обработка отстаёт",
   "reason.scheduler_behind": "расчёты отстают",
   "reason.journal_damaged": "часть журнала повреждена",
+  "reason.journal_lost": "прежний журнал исчез",
+  "reason.disk_full": "диск заполнен: ничего не принимается",
+  "reason.disk_low": "диск почти заполнен",
 };
