@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from enum import IntEnum
@@ -54,6 +55,7 @@ class BrokerConnection(asyncio.Protocol):
         self.session = session
         self.waiting = 0  # messages that wait for the journal
         self.ready = asyncio.Event()  # everything is subscribed
+        self._gone = asyncio.Event()
         self._commit = commit
         self._bounds = bounds
         self._taken = taken
@@ -85,6 +87,7 @@ class BrokerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._gone.set()
         self._finish(BrokerError(f"the connection was lost: {exc}" if exc else "it closed the connection"))
 
     def pause_writing(self) -> None:
@@ -121,11 +124,22 @@ class BrokerConnection(asyncio.Protocol):
         """Read again, unless something else speaks against it."""
         self._release(_Hold.QUEUE)
 
-    def leave(self) -> None:
-        """Say goodbye; the broker keeps the session."""
-        if self._transport is not None and not self.ended.done():
-            self._transport.write(self.session.leave())
-            self._finish(BrokerError("we left", hint=""))
+    async def leave(self, within_s: float) -> None:
+        """Say goodbye; the broker keeps the session.
+
+        It is the broker who closes, once it has read all our acknowledgements: a reset by what it sent meanwhile would
+        take them from it, and it would send all those messages again. Nothing of that is taken any more.
+        """
+        transport = self._transport
+        if transport is None or self.ended.done():
+            return
+        transport.write(self.session.leave())
+        self._conclude(BrokerError("we left", hint=""))
+        transport.resume_reading()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._gone.wait()
+        transport.abort()
 
     # ---- reading
 
@@ -231,9 +245,13 @@ class BrokerConnection(asyncio.Protocol):
     def _finish(self, error: BrokerError) -> None:
         if self.ended.done():
             return
+        self._conclude(error)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _conclude(self, error: BrokerError) -> None:
+        """Take and send nothing from here on."""
         self.ended.set_result(error)
         self._rest = b""
         if self._timer is not None:
             self._timer.cancel()
-        if self._transport is not None:
-            self._transport.close()

@@ -79,9 +79,9 @@ class Subscriber:
 
     async def stop(self) -> None:
         """Say goodbye; what was acknowledged by then is what the broker forgets."""
+        self._stopping = True
         if self._connection is not None:
-            self._connection.leave()
-            await asyncio.sleep(0)
+            await self._connection.leave(_GOODBYE_S)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -123,7 +123,7 @@ class Subscriber:
         while not self._stopping:
             self.attempts += 1
             error = await self._attend()
-            if str(error) != self.error:
+            if str(error) != self.error and not self._stopping:
                 _log.warning("broker %s: %s", self.name, error)
             self.error = str(error)
             await asyncio.sleep(self._wait_s(error))
