@@ -172,7 +172,7 @@ class Keyring:
             changed = False
         else:
             self._recover()
-        return self._note_ends() or changed
+        return self._note_ends(changed=changed)
 
     def _read_key(self) -> None:
         if not self._has_key and self._key_file.exists():
@@ -195,10 +195,10 @@ class Keyring:
         self._known, self._upto = known, upto
         return True
 
-    def _note_ends(self) -> bool:
-        """Tell whether a credential has come to its end since the last look, and find the next one that will."""
+    def _note_ends(self, *, changed: bool) -> bool:
+        """Tell whether anything changed or came to its end since the last look, and find the end that comes next."""
         now_us = self._now_us()
-        if now_us < self._next_end_us:
+        if not changed and now_us < self._next_end_us:
             return False
         known = self._known
         ends = [token.until_us for token in known.tokens.values()] + list(known.retired.values())
