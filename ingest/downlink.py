@@ -110,7 +110,7 @@ class Downlink:
     def send(self, command_id: str, device: str, payload: bytes, expires_in_s: float, qos: int) -> bool:
         """See `Ear.command`."""
         session = self._session
-        if not self._open:
+        if not self._open or self._connection.is_jammed:
             return False
         if any(sent.command == command_id for sent in session.sent.values()):
             return True

@@ -15,6 +15,7 @@ __all__ = ["EXPIRY_MAX_S", "Key", "Peer", "Sent", "Session", "Sessions"]
 
 EXPIRY_MAX_S = 7 * 86_400  # longest time for which a session is kept [s]
 _SESSIONS_MAX = 20_000
+_SENT_BYTES_MAX = 64 * 1024  # payloads of commands without an answer that are kept of a client that is away
 
 Key = tuple[str, str]  # principal, client id
 
@@ -81,6 +82,8 @@ class Sessions:
         if session.expiry_s <= 0:
             return
         session.until_s = now_s + session.expiry_s
+        if sum(len(sent.payload) for sent in session.sent.values()) > _SENT_BYTES_MAX:
+            session.sent.clear()  # whoever keeps the commands sends them anew
         if len(self._kept) >= self._most:
             del self._kept[next(iter(self._kept))]
         self._kept[session.key] = session

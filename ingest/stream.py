@@ -54,6 +54,11 @@ class Stream(asyncio.Protocol):
         """Whether nothing is read for now."""
         return bool(self._held)
 
+    @property
+    def is_jammed(self) -> bool:
+        """Whether the client does not read what it was sent."""
+        return bool(self._held & Hold.UNREAD)
+
     def hold(self) -> None:
         """Read nothing until `go_on`."""
         self._hold(Hold.QUEUE)
