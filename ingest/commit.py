@@ -6,13 +6,15 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Protocol
 
 import msgspec
 
-from ingest.message import Message
+from ingest.histogram import MESSAGES, Histogram
+from ingest.message import Message, Source
 from ingest.segments import Row
 from ingest.settings import IngestSettings
 
@@ -25,6 +27,7 @@ _SETTLE_S = 0.001  # answers to one round of PUBACKs come within this; what come
 _QUIET_MIN_S = 0.002
 _RETRY_FIRST_S = 0.05
 _RETRY_MAX_S = 1.0
+_source = itemgetter(5)  # of a row
 ROW_BYTES = 256  # what a row costs in memory beside its bytes
 
 
@@ -52,11 +55,17 @@ class Feeder(Protocol):
 
 
 class Durable(msgspec.Struct):
-    """What was made durable since the start. `bytes` are those that carried the messages."""
+    """What was made durable since the start. `bytes` are those that carried the messages, `sources` counts these by source.
+
+    `seconds` is how long commits took [s], with all that had to be tried again; `sizes` how many messages shared one.
+    """
 
     messages: int = 0
     bytes: int = 0
     commits: int = 0
+    sources: dict[str, int] = {}
+    seconds: Histogram = msgspec.field(default_factory=Histogram)
+    sizes: Histogram = msgspec.field(default_factory=lambda: Histogram(MESSAGES))
 
 
 class CommitLimits(msgspec.Struct, frozen=True):
@@ -116,6 +125,7 @@ class GroupCommit:
         self._closed: deque[Group] = deque()
         self._queued = 0  # bytes of all groups but the open one
         self._busy = False
+        self._under_way: Group | None = None
         self._last_start = float("-inf")
         self._timer: asyncio.Handle | None = None
         self._quiet_s = _QUIET_MIN_S
@@ -143,6 +153,12 @@ class GroupCommit:
             self._arm()
         elif self._waiting:
             self._grown()
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """How much is taken and not durable yet: messages, and bytes in memory."""
+        groups = [self.open, *self._closed, *([self._under_way] if self._under_way else [])]
+        return sum(len(group.rows) for group in groups), self._queued + self.open.bytes
 
     def run(self, job: Callable[[], None]) -> None:
         """Run a job in the thread that commits, between two commits. Its errors are logged."""
@@ -204,7 +220,8 @@ class GroupCommit:
             self._close_group()
         self._busy = True
         self._last_start = self._loop.time()
-        self._submit(self._closed.popleft(), _RETRY_FIRST_S)
+        self._under_way = self._closed.popleft()
+        self._submit(self._under_way, _RETRY_FIRST_S)
 
     def _submit(self, group: Group, retry_s: float) -> None:
         self._jobs.put(lambda: self._append(group, retry_s))
@@ -228,6 +245,7 @@ class GroupCommit:
             _log.warning("the journal takes messages again")
             self.trouble = ""
         self._queued -= group.bytes
+        self._under_way = None
         for member, ids in group.members:
             member.acknowledge(ids)
         self._count(group)
@@ -247,6 +265,11 @@ class GroupCommit:
         durable.commits += 1
         durable.messages += messages
         durable.bytes += group.bytes - messages * ROW_BYTES
+        for source, count in Counter(map(_source, group.rows)).items():
+            name = Source(source).name.lower()
+            durable.sources[name] = durable.sources.get(name, 0) + count
+        durable.sizes.observe(messages)
+        durable.seconds.observe(self._loop.time() - self._last_start)
 
     def _fail(self, group: Group, error: Exception, retry_s: float) -> None:
         if str(error) != self.trouble:

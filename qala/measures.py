@@ -2,30 +2,92 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Engine
+
 from analytics.notices import Outbox
 from analytics.schedule import Scheduler
-from dashboards.prometheus import Metric, counter, gauge
+from dashboards.prometheus import Metric, counter, gauge, histogram
 from ingest.door import DoorReport
+from ingest.histogram import Histogram
 from ingest.projector import Projector
+from qala.probe import Probe
+from qala.state.commands import command_counts
+from qala.state.credentials import count_credentials
 from qala.state.rejected import dropped
+from qala.state.tokens import tokens as all_tokens
 from qala.upkeep import StoreUpkeep
 
-__all__ = ["of_brokers", "of_door", "of_notices", "of_projector", "of_scheduler", "of_upkeep"]
+__all__ = [
+    "of_access",
+    "of_brokers",
+    "of_commands",
+    "of_door",
+    "of_notices",
+    "of_probe",
+    "of_projector",
+    "of_scheduler",
+    "of_upkeep",
+]
 
 
 def of_door(report: DoorReport | None) -> list[Metric]:
     """Count what came in; nothing where no door ever reported."""
     if report is None:
         return []
-    counts, durable = report.counters, report.durable
+    return [*_taken(report), *_turned_down(report), *_waiting(report), *_journal(report)]
+
+
+def _taken(report: DoorReport) -> list[Metric]:
+    durable = report.durable
+    sources = {name: float(count) for name, count in durable.sources.items()}
     return [
         counter("qala_door_messages_total", "Messages made durable since the door started.", durable.messages),
+        counter("qala_door_source_messages_total", "Those, by the way they came in.", sources, label="source"),
         counter("qala_door_bytes_total", "Bytes of the packets that carried them.", durable.bytes),
         counter("qala_door_commits_total", "Synced group commits.", durable.commits),
+        histogram("qala_door_commit_seconds", "How long a group commit takes until it is synced.", durable.seconds),
+        histogram("qala_door_group_messages", "How many messages share a group commit.", durable.sizes),
+    ]
+
+
+def _turned_down(report: DoorReport) -> list[Metric]:
+    counts, http = report.counters, report.http
+    refused = {
+        "repeated": float(http.repeated),
+        "refused": float(http.refused),
+        "limited": float(http.limited),
+        "unavailable": float(http.unavailable),
+        "turned_away": float(http.turned_away),
+    }
+    return [
         counter("qala_door_refused_total", "Packets that could not be taken.", counts.refused),
+        counter("qala_door_unrecorded_total", "Refused ones over the limit of records.", counts.refused_unrecorded),
+        counter("qala_door_denied_total", "Connections whose credential was not taken.", counts.denied),
+        counter("qala_door_turned_away_total", "Connections over the limit.", counts.turned_away),
+        counter("qala_door_handshakes_failed_total", "TLS connections that came to nothing.", counts.handshakes_failed),
+        counter("qala_door_http_requests_total", "Requests to HTTP ingest.", http.requests),
+        counter("qala_door_http_messages_total", "Messages that they brought.", http.taken),
+        counter("qala_door_http_untaken_total", "Requests that brought nothing, by why.", refused, label="outcome"),
+        counter("qala_door_http_lines_refused_total", "Lines of batches that could not be taken.", http.refused_lines),
+    ]
+
+
+def _waiting(report: DoorReport) -> list[Metric]:
+    return [
         gauge("qala_door_connections", "MQTT connections that are open.", report.connections),
+        gauge("qala_door_paused_connections", "Those from which nothing is read for now.", report.paused),
+        gauge("qala_door_handshakes", "TLS handshakes that go on.", report.handshakes),
+        gauge("qala_door_queue_messages", "Messages taken and not durable yet.", report.queued_messages),
+        gauge("qala_door_queue_bytes", "Bytes of memory that they hold.", report.queued_bytes),
+    ]
+
+
+def _journal(report: DoorReport) -> list[Metric]:
+    return [
         gauge("qala_journal_last", "Number of the newest durable message.", report.last),
         gauge("qala_journal_bytes", "Bytes of the journal on disk.", report.journal_bytes),
+        gauge("qala_journal_segments", "Files of the journal.", report.segments),
+        gauge("qala_journal_free_bytes", "What its file system can still take.", report.disk_free),
     ]
 
 
@@ -65,6 +127,7 @@ def of_projector(projector: Projector, now_us: int) -> list[Metric]:
             label="reason",
         ),
         counter("qala_projector_cpu_seconds_total", "CPU time by stage.", dict(counts.cpu_s), label="stage"),
+        gauge("qala_journal_damaged_messages", "Messages that were skipped: their frames are damaged.", health.damaged),
         gauge("qala_projector_lag_messages", "Durable messages that are not in the store yet.", health.lag_messages),
         gauge("qala_projector_lag_seconds", "How long the oldest of them has waited.", health.lag_s),
     ]
@@ -90,6 +153,32 @@ def of_notices(outbox: Outbox) -> list[Metric]:
     return [
         counter("qala_notices_sent_total", "Notices that a channel took.", outbox.sent),
         counter("qala_notices_failed_total", "Attempts that a channel refused.", outbox.failed),
+    ]
+
+
+def of_commands(engine: Engine, now_us: int) -> list[Metric]:
+    """Count the commands to devices that are kept, by what became of them."""
+    counts = {state: float(count) for state, count in command_counts(engine, now_us).items()}
+    return [gauge("qala_commands", "Commands to devices that are kept, by state.", counts, label="state")]
+
+
+def of_access(engine: Engine) -> list[Metric]:
+    """Count what opens a door: credentials of devices and gateways, tokens of the API."""
+    valid = {kind: float(count) for kind, count in count_credentials(engine).items()}
+    tokens = sum(1 for token in all_tokens(engine) if token.revoked_us is None)
+    return [
+        gauge("qala_credentials", "Credentials that were not revoked, by kind.", valid, label="kind"),
+        gauge("qala_tokens", "Tokens of the API that were not revoked.", tokens),
+    ]
+
+
+def of_probe(probe: Probe, stored: Histogram) -> list[Metric]:
+    """Measure the way of a message: until it was acknowledged, and until it was in the store."""
+    return [
+        counter("qala_probe_sent_total", "Probe messages sent.", probe.sent),
+        counter("qala_probe_failed_total", "Probe messages that were not acknowledged.", probe.failed),
+        histogram("qala_probe_puback_seconds", "From a probe's start until its PUBACK.", probe.puback),
+        histogram("qala_probe_stored_seconds", "From a probe's start until it was in the store.", stored),
     ]
 
 

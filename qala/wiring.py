@@ -47,6 +47,7 @@ from qala.city import rehearsal_city
 from qala.config import Config
 from qala.declared import import_declared
 from qala.exporting import Exporting
+from qala.probe import Probe
 from qala.state import open_state, registry
 from qala.state.dirty import DirtyMarks
 from qala.store import Store, open_store
@@ -132,6 +133,12 @@ class App:
             data=config.folder,
             dirty=self._marks,
             on_applied=self._on_applied,
+        )
+        self._probe = Probe(
+            config.folder / "mqtt.sock",
+            config.ingest.probe_every_s,
+            stored=lambda: sum(self._projector.counters.probe.counts),
+            now_us=_now_us,
         )
         self._judge = Judge(store, engine, rules, channels=list(channels), on_episodes=self.hub.on_episodes)
         self._patient = PatientJudge(self._judge, engine, lambda: self.registry().zones)
@@ -257,6 +264,7 @@ class App:
             **standing.of_threads(
                 {thread.name: thread.is_well() for thread in self._threads}, self._projector, self._scheduler, now_us
             ),
+            "probe": standing.of_probe(self._probe),
             "store": {**standing.of_store(self._store, self._reader.id), **self._upkeep.part()},
         }
 
@@ -267,6 +275,9 @@ class App:
             *measures.of_door(read_report(self._config.folder)),
             *measures.of_brokers(read_report(self._config.folder)),
             *measures.of_projector(self._projector, now_us),
+            *measures.of_probe(self._probe, self._projector.counters.probe),
+            *measures.of_commands(self._engine, now_us),
+            *measures.of_access(self._engine),
             *measures.of_scheduler(self._scheduler, now_us),
             *measures.of_notices(self._outbox),
             *measures.of_upkeep(self._upkeep, now_us),
@@ -282,6 +293,7 @@ class App:
             Worker("scheduler", self._compute, self._stop),
             Worker("outbox", self._outbox.run, self._stop),
             Worker("upkeep", self._upkeep.run, self._stop),
+            *([Worker("probe", self._probe.run, self._stop)] if self._config.ingest.probe_every_s else []),
             *([Worker("lake", self._exporting.run, self._stop)] if self._exporting.is_on else []),
         ]
         for thread in self._threads:

@@ -77,7 +77,7 @@ def test_a_probe_is_no_rejected_message_and_measures_the_way_to_the_store(make: 
     probe = city.projector.counters.probe
     assert reasons(city) == []
     assert sum(probe.counts) == 1
-    assert 0.2 <= probe.sum_s < 5
+    assert 0.2 <= probe.sum < 5
 
 
 def test_a_device_cannot_probe(make: Cities) -> None:

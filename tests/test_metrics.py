@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards.api.app import create_app
-from dashboards.prometheus import Metric, Sample, counter, encode, gauge
+from dashboards.prometheus import Metric, Sample, counter, encode, gauge, histogram
+from ingest.histogram import Histogram
+from ingest.report import BrokerReport, DoorReport, ReportFile
+from qala.config import load_config
+from qala.wiring import build
 from tests.api_city import City
 
 _SAMPLE = re.compile(r"([a-z_:][a-z0-9_:]*)(?:\{(.*)\})? (\S+)")
@@ -89,3 +95,65 @@ def test_the_address_gives_what_every_part_counts(tmp_path: Path) -> None:
     metrics = parse(response.text)
     assert metrics["qala_messages_total"] == ("Messages that were stored.", "counter", {(): 12.0})
     assert metrics["qala_live_clients"][1:] == ("gauge", {(): 0.0})
+
+
+# ---- histograms
+
+
+@given(st.lists(st.floats(0, 100)), st.lists(st.floats(0.001, 50), min_size=1, max_size=5, unique=True).map(sorted))
+def test_a_histogram_counts_what_is_at_most_each_edge(values: list[float], edges: list[float]) -> None:
+    counted = Histogram(tuple(edges))
+    for value in values:
+        counted.observe(value)
+    text = encode([histogram("qala_wait_seconds", "Wait.", {"a": counted}, label="of")]).decode()
+    samples = {
+        (match[1], match[2]): float(match[3])
+        for match in re.finditer(r'^qala_wait_seconds_(\w+)\{of="a"(?:,le="(.*)")?\} (.*)$', text, re.MULTILINE)
+    }
+    for edge in edges:
+        assert samples["bucket", repr(edge)] == sum(value <= edge for value in values)
+    assert samples["bucket", "+Inf"] == samples["count", None] == len(values)
+    assert samples["sum", None] == pytest.approx(sum(values))
+
+
+# ---- the whole, and what the documents say of it
+
+
+def every_metric(folder: Path) -> list[Metric]:
+    """Give the metrics of a server with a door and a broker."""
+    broker = BrokerReport("city", "broker:8883", True, 0, "", 1, 2, 3, 4)
+    ReportFile(folder / "door.json").write(DoorReport(brokers=(broker,)))
+    app = build(load_config(flags={"data": folder}))
+    try:
+        return [*app.hub.metrics(), *app.metrics()]
+    finally:
+        app.close()
+
+
+@pytest.fixture(scope="module")
+def exposition(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return encode(every_metric(tmp_path_factory.mktemp("qala"))).decode()
+
+
+def documented() -> dict[str, tuple[str, str]]:
+    """Give every metric that docs/metrics.md names, with its type and what it is."""
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    return {
+        name: (kind, help_) for name, kind, help_ in re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
+    }
+
+
+def test_the_documents_name_every_metric_and_no_other(exposition: str) -> None:
+    helps = dict(re.findall(r"^# HELP (\w+) (.*)$", exposition, re.MULTILINE))
+    kinds = dict(re.findall(r"^# TYPE (\w+) (.*)$", exposition, re.MULTILINE))
+    assert documented() == {name: (kind, helps[name]) for name, kind in kinds.items()}
+
+
+def test_promtool_finds_nothing_wrong(exposition: str) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is missing: install the package prometheus")
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=exposition, text=True, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

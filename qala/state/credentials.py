@@ -46,6 +46,7 @@ __all__ = [
     "Issue",
     "Issued",
     "changed_since",
+    "count_credentials",
     "digest",
     "is_device_name",
     "issue",
@@ -359,6 +360,14 @@ def list_credentials(
         query = query.where(tuple_(*_IN_ORDER) > tuple_(*after))
     with engine.connect() as connection:
         return _rows(connection.execute(query).mappings())
+
+
+def count_credentials(engine: Engine) -> dict[str, int]:
+    """Count the credentials that were not revoked, by kind."""
+    kind = _credential.c.kind
+    query = select(kind, func.count()).where(_credential.c.revoked_us.is_(None)).group_by(kind)
+    with engine.connect() as connection:
+        return {str(name): int(count) for name, count in connection.execute(query)}
 
 
 def _rows(found: Iterable[Any]) -> list[Credential]:
