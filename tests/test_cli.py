@@ -125,7 +125,7 @@ def test_without_a_server_commands_open_the_files_themselves(city: Path) -> None
     assert done == [{"devices": 1, "zones": 1, "changes": 3}]
     assert [row["id"] for row in rows("devices", "ls", "--data", data)] == ["air/a1"]
     assert rows("alerts", "ls", "--data", data) == []
-    assert rows("journal", "ls", "--data", data) == []
+    assert rows("journal", "tail", "--data", data) == []
     assert {"pm2_5_high", "road_congested"} <= {row["id"] for row in rows("rules", "ls", "--data", data)}
 
 
@@ -140,7 +140,7 @@ def test_a_candidate_is_admitted_and_what_it_sent_is_taken(server: Running) -> N
     _publish(server, "qala/1/air/new/t", b'{"t": "2026-11-22T09:00:00Z", "v": {"pm2_5": 12.5}}')
     until(lambda: [row["device"] for row in rows("devices", "candidates", "--data", data)] == ["air/new"], every_s=0.2)
     assert rows("rejected", "ls", "--data", data)[0]["reason"] == "unknown_device"
-    [segment] = rows("journal", "segments", "--data", data)
+    [segment] = rows("journal", "ls", "--data", data)
     assert (segment["first"], segment["last"], segment["messages"], segment["damaged"]) == (1, 1, 1, 0)
 
     rows("devices", "admit", "air/new", "--kind", "air_station", "--data", data)

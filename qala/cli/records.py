@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,11 +21,9 @@ from qala.cli.shell import (
     show,
 )
 
-journal = typer.Typer(help="The journal: what was acknowledged.", no_args_is_help=True)
 rejected = typer.Typer(help="Messages and readings that were not accepted.", no_args_is_help=True)
 devices = typer.Typer(help="Devices of the registry, and candidates for it.", no_args_is_help=True)
 alerts = typer.Typer(help="Alert episodes.", no_args_is_help=True)
-app.add_typer(journal, name="journal")
 app.add_typer(rejected, name="rejected")
 app.add_typer(devices, name="devices")
 app.add_typer(alerts, name="alerts")
@@ -35,64 +32,6 @@ app.add_typer(rules, name="rules")
 
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this reason.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Only of this device.", metavar="FLEET/DEVICE")]
-
-
-@journal.command("ls")
-def journal_ls(
-    config: ConfigOption = None, data: DataOption = None, limit: LimitOption = 20, as_json: JsonOption = False
-) -> None:
-    """List the newest messages of the journal."""
-    from ingest.journal import JournalReader
-
-    reader = JournalReader(configuration(config, data).folder / "journal")
-    after = max(reader.first() - 1, reader.synced() - limit)
-    rows = [
-        _message(number, message)
-        for frame in reader.read(after, limit=limit)
-        for number, message in enumerate(frame.messages, start=frame.first)
-        if number > after
-    ]
-    say(f"journal {reader.id}: messages {reader.first()} to {reader.synced()}, {reader.damaged} damaged")
-    show(rows[-limit:], ["number", "received", "type", "client", "topic", "bytes", "payload"], as_json=as_json)
-
-
-@journal.command("segments")
-def journal_segments(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """List the files of the journal: which messages each holds, when they were received, how many are damaged."""
-    from ingest.journal import list_segments
-
-    found = list_segments(configuration(config, data).folder / "journal")
-    rows = [
-        {
-            "first": one.first,
-            "last": one.last,
-            "messages": one.messages,
-            "damaged": one.damaged,
-            "bytes": one.bytes,
-            "begin": _when(one.begin_us),
-            "end": _when(one.end_us),
-        }
-        for one in found
-    ]
-    show(rows, ["first", "last", "messages", "damaged", "bytes", "begin", "end"], as_json=as_json)
-
-
-def _when(time_us: int | None) -> str | None:
-    return None if time_us is None else datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds")
-
-
-def _message(number: int, message: Any) -> dict[str, Any]:
-    from ingest.message import MessageType
-
-    return {
-        "number": number,
-        "received": _when(message.received_us),
-        "type": MessageType(message.type).name.lower(),
-        "client": message.client,
-        "topic": message.topic,
-        "bytes": len(message.payload),
-        "payload": message.payload[:60].decode("utf-8", "replace"),
-    }
 
 
 @rejected.command("ls")

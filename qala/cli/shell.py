@@ -42,6 +42,7 @@ _COMMANDS = (
     "benching_door",
     "commands",
     "credentials",
+    "journal",
     "lake",
     "operate",
     "records",
@@ -110,7 +111,10 @@ def tell(error: QalaError) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for the person, to stderr."""
+    """Print a line for the person, to stderr; where the process keeps a log, as that does."""
+    logs = sys.modules.get("qala.logs")
+    if logs is not None and logs.speak(text):
+        return
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the place that prints
 
 
