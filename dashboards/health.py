@@ -49,6 +49,8 @@ def judge(parts: Parts, *, behind_s: float) -> Health:
             reasons.append(Reason(f"{name}_upkeep", told))
         if part.get("damaged"):
             reasons.append(Reason("journal_damaged", {"messages": part["damaged"]}))
+        for what, why in (part.get("troubles") or {}).items():
+            reasons.append(Reason(f"{what}_stale", {"part": name, "error": why}))
         if part.get("journal_lost"):
             reasons.append(Reason("journal_lost", {"messages": part["journal_lost"]}))
         if part.get("disk_full") or part.get("disk_low"):

@@ -28,6 +28,8 @@ def of_door(report: DoorReport | None, now_us: int) -> Part:
     return {
         "up": now_us - report.reported_us < _DOOR_FRESH_US and not report.last_error,
         "address": report.address,
+        "tls_address": report.tls_address,
+        "troubles": report.troubles or None,
         "connections": report.connections,
         "last": report.last,
         "error": report.last_error or None,

@@ -945,6 +945,12 @@ def test_a_replay_is_asked_of_the_projector(city: City) -> None:
         pytest.param({"store": {"upkeep_error": "no room"}}, "degraded", "store_upkeep", id="an upkeep that fails"),
         pytest.param({"projector": {"up": False}}, "down", "projector_down", id="nothing is projected"),
         pytest.param({"door": {"damaged": 3}}, "degraded", "journal_damaged", id="a damaged journal"),
+        pytest.param(
+            {"door": {"troubles": {"credentials": "no such file"}}},
+            "degraded",
+            "credentials_stale",
+            id="credentials that cannot be read again",
+        ),
         pytest.param({"door": {"journal_lost": 3}}, "degraded", "journal_lost", id="a journal that is gone"),
         pytest.param({"door": {"disk_full": True, "disk_free": 0}}, "degraded", "disk_full", id="a full disk"),
         pytest.param({"door": {"disk_low": True, "disk_free": 9}}, "degraded", "disk_low", id="a disk that fills up"),

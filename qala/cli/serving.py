@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from qala.cli.shell import (
     say,
     tell,
 )
+
+if TYPE_CHECKING:
+    from ingest.settings import IngestSettings
 
 RehearseOption = Annotated[bool, typer.Option("--rehearse", help="With the rehearsal city and its sensors.")]
 
@@ -39,10 +42,14 @@ def run(
     from qala.run import run as run_children
 
     loaded = configuration(config, data, http=http, mqtt=mqtt, store=store)
+    _log_as(loaded)
     flags = _flags(config=config, data=data, http=http, mqtt=mqtt, store=store)
 
     def ready(seconds: float) -> None:
-        _announce(loaded.dashboards.url, loaded.ingest.mqtt, loaded.folder, seconds)
+        if loaded.log.format == "json":
+            say(f"Qala is running (ready in {seconds:.1f} s)")
+            return
+        _announce(loaded.dashboards.url, _sensors(loaded.ingest), loaded.folder, seconds)
 
     say("starting")
     guest = _flags(config=config, data=data) if rehearse else None
@@ -64,6 +71,7 @@ def door(
     from qala.process import Hold
 
     loaded = configuration(config, data, mqtt=mqtt, http=http, store=store)
+    _log_as(loaded)
     hold = Hold(loaded.folder / "door.lock", note=loaded.ingest.mqtt, wait_s=_FORMER_S)
     serve_door(loaded.ingest, loaded.folder, loaded.state_url)
     hold.release()
@@ -86,6 +94,7 @@ def serve(
     from qala.serve import serve as serve_until_stopped
 
     loaded = configuration(config, data, http=http, mqtt=mqtt, store=store)
+    _log_as(loaded)
     try:
         serve_until_stopped(loaded, rehearse=rehearse)
     except (CorruptError, VersionError) as error:
@@ -108,8 +117,16 @@ def rehearse(
     from qala.rehearse import rehearse as publish
 
     loaded = configuration(config, data)
+    _log_as(loaded)
     way = publisher(loaded, "rehearsal-city", mqtt=mqtt, username=username, password_file=password_file, ca=ca)
     publish(loaded, way, say=say)
+
+
+def _log_as(config: Config) -> None:
+    """Log as the settings say, from here on."""
+    from qala.logs import known_secrets, setup
+
+    setup(config.log.format, config.log.level, secrets=known_secrets(config))
 
 
 def _follow(parent: int | None) -> None:
@@ -123,13 +140,19 @@ def _flags(**given: str | Path | None) -> list[str]:
     return [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
 
 
-def _announce(page: str, mqtt: str, folder: Path, seconds: float) -> None:
+def _sensors(ingest: IngestSettings) -> str:
+    """List where sensors connect."""
+    ways = {"mqtt": ingest.mqtt, "mqtts": ingest.mqtts, "http": ingest.http, "https": ingest.https}
+    return "  ".join(f"{scheme}://{address}" for scheme, address in ways.items() if address)
+
+
+def _announce(page: str, sensors: str, folder: Path, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     table.add_row("  page", f"[bold]{page}[/]")
-    table.add_row("  sensors", f"mqtt://{mqtt}")
+    table.add_row("  sensors", sensors or "none but the owner's socket")
     table.add_row("  data", str(folder))
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold green]Qala is running[/] (ready in {seconds:.1f} s; Ctrl-C stops it)")

@@ -294,6 +294,8 @@ export const en = {
   "reason.store_down": "the store does not answer",
   "reason.projector_behind": "processing is behind",
   "reason.scheduler_behind": "calculations are behind",
+  "reason.credentials_stale": "what is known of credentials is old",
+  "reason.certificate_stale": "the new certificate cannot be used",
   "reason.journal_damaged": "part of the journal is damaged",
   "reason.journal_lost": "the journal of before is gone",
   "reason.disk_full": "the disk is full: nothing is taken",

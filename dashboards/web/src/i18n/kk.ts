@@ -296,6 +296,8 @@ export const kk: Messages = {
   "reason.store_down": "қойма жауап бермейді",
   "reason.projector_behind": "өңдеу кешігіп жатыр",
   "reason.scheduler_behind": "есептеу кешігіп жатыр",
+  "reason.credentials_stale": "тіркелгі деректері туралы мәлімет ескірген",
+  "reason.certificate_stale": "жаңа сертификатты пайдалану мүмкін емес",
   "reason.journal_damaged": "журналдың бір бөлігі зақымданған",
   "reason.journal_lost": "бұрынғы журнал жоғалды",
   "reason.disk_full": "диск толды: ештеңе қабылданбайды",

@@ -300,6 +300,8 @@ export const ru: Messages = {
   "reason.store_down": "хранилище не отвечает",
   "reason.projector_behind": "обработка отстаёт",
   "reason.scheduler_behind": "расчёты отстают",
+  "reason.credentials_stale": "сведения об учётных данных устарели",
+  "reason.certificate_stale": "новый сертификат нельзя использовать",
   "reason.journal_damaged": "часть журнала повреждена",
   "reason.journal_lost": "прежний журнал исчез",
   "reason.disk_full": "диск заполнен: ничего не принимается",
