@@ -11,10 +11,10 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -40,6 +40,15 @@ _SOCKET_MAX = 107  # bytes of a unix socket's address on Linux (unix(7))
 _Tree = Mapping[str, Any]
 
 
+class LogSettings(BaseModel):
+    """Settings of the logs of all processes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["text", "json"] = Field(default="text", description="'text' for people, 'json': one object a line.")
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="From which level on.")
+
+
 class Config(BaseSettings):
     """Every setting, checked. Made by `load_config`."""
 
@@ -58,6 +67,7 @@ class Config(BaseSettings):
     insecure: bool = Field(
         False, description="Listen beyond this machine without TLS or credentials: who reaches it may read and write."
     )
+    log: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings.model_validate({})
     ingest: IngestSettings = IngestSettings.model_validate({})
     analytics: AnalyticsSettings = AnalyticsSettings.model_validate({})

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -33,8 +32,6 @@ def serve(config: Config, *, rehearse: bool = False) -> None:
     A store that cannot be reached is waited for. Raises ConflictError where another process serves the data folder,
     UnavailableError where the address is taken.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who sees the lock may send it before there is a loop to handle it
     hold = Hold(config.folder / "serve.lock", note=config.dashboards.http, wait_s=_FORMER_S)
     app = _built(config, rehearse=rehearse)

@@ -23,6 +23,7 @@ from qala.cli.shell import (
 
 if TYPE_CHECKING:
     from ingest.settings import IngestSettings
+    from qala.config import Config
 
 RehearseOption = Annotated[bool, typer.Option("--rehearse", help="With the rehearsal city and its sensors.")]
 
