@@ -29,7 +29,7 @@ from analytics.alerts import Condition, NoData, Rule, Severity
 from analytics.indicator import Indicator, Inputs, Results
 from dashboards.api.app import create_app
 from dashboards.api.context import ApiContext
-from dashboards.api.server import make_server
+from dashboards.api.server import OverTls, make_server
 from dashboards.live import Hub
 from dashboards.settings import DashboardsSettings
 from devices.device import Device, Placement, Registry, Zone
@@ -42,6 +42,7 @@ from ingest.rejected import Replayed
 from qala.state import open_state
 from qala.state.episodes import EPISODE, EpisodeRow
 from qala.state.registry import admit, import_registry, load_registry
+from qala.state.tokens import Scope, issue
 from qala.store import Store
 from qala.store.memory import MemoryStore
 from tests.wait import until
@@ -243,6 +244,7 @@ class City:
             now_us=self.now_us,
             version="0.1.0",
             time_zone="Asia/Almaty",
+            asks_tokens=self.settings.asks_tokens(insecure=False),
             credential_key=lambda: bytes(32),
         )
         self.app: FastAPI = create_app(self.context)
@@ -300,13 +302,13 @@ class City:
 
     # ---- how tests ask
 
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send one request through the whole application, without a socket."""
+    def request(self, method: str, path: str, *, client: str = "127.0.0.1", **options: Any) -> httpx.Response:
+        """Send one request through the whole application, from an address, without a socket."""
 
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
-                return await client.request(method, path, **options)
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=(client, 50_000))
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as asking:
+                return await asking.request(method, path, **options)
 
         return asyncio.run(send())
 
@@ -328,10 +330,10 @@ class City:
             cursor = page["next"]
 
     @contextmanager
-    def served(self, port: int = 0) -> Iterator[str]:
+    def served(self, port: int = 0, *, over_tls: OverTls | None = None) -> Iterator[str]:
         """Serve on a port of loopback, a free one where none is given, and give the address."""
         with listen("127.0.0.1", port) as listening:
-            server = make_server(self.app, self.hub)
+            server = make_server(self.app, self.hub, over_tls=over_tls)
             thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
             thread.start()
             until(lambda: server.started)
@@ -459,15 +461,18 @@ class DemoCity(City):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a made-up city to develop the page against.")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--authenticate", action="store_true", help="ask for a token, and print one of each scope")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        settings = DashboardsSettings(http=f"127.0.0.1:{arguments.port}")
+        settings = DashboardsSettings(http=f"127.0.0.1:{arguments.port}", authenticate=arguments.authenticate)
         city = DemoCity(Path(folder), registry=_demo_registry(), now_us=None, settings=settings)
         city.fill()
         stop = threading.Event()
         threading.Thread(target=city.go_on, args=(stop,), daemon=True).start()
         with listen(*settings.address) as listening:
             sys.stdout.write(f"http://{settings.http}\n")
+            for scope in Scope if arguments.authenticate else ():
+                sys.stdout.write(f"{scope}: {issue(city.state, f'{scope}-demo', scope, city.now_us())[1]}\n")
             sys.stdout.flush()
             asyncio.run(make_server(city.app, city.hub).serve(sockets=[listening]))
         stop.set()
