@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,10 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.errors import ConflictError, UnavailableError, VersionError
+from ingest.housekeeping import Housekeeping
 from ingest.journal import Frame, Journal, JournalReader, Keep, Published, list_segments, read_published
 from ingest.message import Message, MessageType
+from ingest.report import DoorReport, ReportFile
 from ingest.segments import HEADER_SIZE, Row, frames, segment_path, segments
+from ingest.settings import IngestSettings
 from tests.disk import Disk
+from tests.mqtt_client import listening
+from tests.wait import until
 
 
 def message(number: int, *, size: int = 20) -> Message:
@@ -201,12 +208,13 @@ def test_a_segment_whose_header_was_cut_short_is_begun_again(tmp_path: Path) -> 
         journal.close()
 
 
-def test_each_flipped_bit_is_detected_and_costs_one_frame(tmp_path: Path) -> None:
-    filled(tmp_path, *[2] * 200).close()
+@pytest.mark.parametrize("seed", range(4))
+def test_each_of_a_thousand_flipped_bits_is_detected_and_costs_one_frame(tmp_path: Path, seed: int) -> None:
+    filled(tmp_path, *[2] * 50).close()
     path = segment_path(tmp_path, 1)
     whole = path.read_bytes()
-    chance = random.Random(5)
-    for raw in frames(whole):
+    chance = random.Random(seed)
+    for raw in list(frames(whole)) * 5:
         bit = chance.randrange(raw.start * 8, raw.stop * 8)
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
@@ -214,7 +222,7 @@ def test_each_flipped_bit_is_detected_and_costs_one_frame(tmp_path: Path) -> Non
         reader = JournalReader(tmp_path)
         found = numbered(reader.read(0, limit=1000))
         lost = {raw.first, raw.first + 1}
-        assert found == {number: message(number) for number in range(1, 401) if number not in lost}
+        assert found == {number: message(number) for number in range(1, 101) if number not in lost}
         is_last = raw.stop == len(whole)
         assert reader.damaged == (0 if is_last else 2)
         reader.close()
@@ -344,6 +352,28 @@ def test_what_was_written_before_a_failed_sync_is_not_read_from_the_old_file(tmp
     journal.close()
 
 
+def test_while_no_sync_succeeds_nothing_is_acknowledged_and_the_door_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, files=disk)
+    with listening(journal) as live, live.client() as client:
+        client.connect()
+        client.publish(1)
+        assert client.pubacks(1) == [1]
+        disk.bad_syncs = 10**6
+        client.publish(2, 3)
+        until(lambda: live.listener.commit.trouble)
+        assert client.hears_nothing(0.3)
+        assert "Input/output error" in live.listener.commit.trouble
+        assert [record.message for record in caplog.records if "nothing is acknowledged" in record.message]
+        disk.heal()
+        assert client.pubacks(2) == [2, 3]
+        assert live.listener.commit.trouble == ""
+    assert [row.payload for row in read_all(tmp_path).values()] == [b"1", b"2", b"3"]
+    journal.close()
+
+
 def test_a_segment_that_cannot_be_made_is_made_later(tmp_path: Path) -> None:
     disk = Disk()
     journal = Journal.open(tmp_path, files=disk)
@@ -374,11 +404,28 @@ def fail(disk: Disk, fault: str, room: int) -> None:
     disk.bad_creates = int(fault == "create")
 
 
-@settings(max_examples=400, deadline=None)
-@given(steps=st.lists(_STEP, max_size=14), seed=st.integers(0, 2**32))
-def test_whatever_fails_every_acknowledged_message_is_there_and_no_read_number_changes(
+_FATE = given(steps=st.lists(_STEP, max_size=14), seed=st.integers(0, 2**32))
+
+
+@settings(max_examples=100, deadline=None)
+@_FATE
+def test_after_power_cuts_and_failing_disks_every_acknowledged_message_is_there(
     steps: list[tuple[str, int, str, int]], seed: int
 ) -> None:
+    live_through(steps, seed)
+
+
+@pytest.mark.torture
+@settings(max_examples=2000, deadline=None)
+@_FATE
+def test_after_two_thousand_power_cuts_every_acknowledged_message_is_there(
+    steps: list[tuple[str, int, str, int]], seed: int
+) -> None:
+    live_through([*steps, ("cut", 1, "", 0)], seed)
+
+
+def live_through(steps: Sequence[tuple[str, int, str, int]], seed: int) -> None:
+    """Let a journal live through faults; what was acknowledged must be there, and a number that was read not change."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder, disk, serial = Path(name), Disk(), 0
@@ -431,6 +478,122 @@ def test_oldest_segments_go_while_there_is_too_little_room_but_never_beyond_what
     assert journal.append([noise(11, 5)]) == 11
     reader.close()
     journal.close()
+
+
+def aged(folder: Path, *hours: float) -> None:
+    """Let the oldest segments have been written so many hours ago."""
+    for first, age_h in zip(segments(folder), hours, strict=False):
+        written_s = 1_000_000_000 - age_h * 3600
+        os.utime(segment_path(folder, first), (written_s, written_s))
+
+
+@pytest.mark.parametrize(
+    ("keep", "upto", "left"),
+    [
+        pytest.param(Keep(), 9, range(1, 6), id="nothing is asked for"),
+        pytest.param(Keep(since_us=(1_000_000_000 - 50 * 3600) * 1_000_000), 9, range(3, 6), id="older than 50 hours"),
+        pytest.param(Keep(since_us=(1_000_000_000 - 50 * 3600) * 1_000_000), 1, range(2, 6), id="but not beyond 1"),
+        pytest.param(Keep(bytes_max=4000), 9, range(3, 6), id="more than three of them"),
+        pytest.param(Keep(bytes_max=4000), 0, range(1, 6), id="nothing was applied"),
+        pytest.param(Keep(bytes_max=1), 9, range(5, 6), id="never the newest"),
+    ],
+)
+def test_the_oldest_go_by_age_and_size_but_never_what_was_not_applied(
+    tmp_path: Path, keep: Keep, upto: int, left: range
+) -> None:
+    journal = Journal.open(tmp_path, segment_max=1000)
+    for number in range(5):
+        journal.append([noise(number, 1200)])
+    aged(tmp_path, 70, 60, 40, 30, 0)
+    freed = journal.prune(keep, upto)
+    assert segments(tmp_path) == list(left)
+    assert (freed > 0) == (len(left) < 5)
+    assert journal.bytes == sum(segment.bytes for segment in list_segments(tmp_path))
+    journal.close()
+
+
+def test_room_is_low_only_where_deleting_what_may_be_deleted_does_not_help(tmp_path: Path) -> None:
+    disk = Disk()
+    journal = Journal.open(tmp_path, segment_max=1000, files=disk)
+    for number in range(5):
+        journal.append([noise(number, 1200)])
+    disk.free_bytes = 500
+    assert journal.is_low(2000, upto=0)
+    assert not journal.is_low(500, upto=0)
+    assert not journal.is_low(2000, upto=2)
+    journal.close()
+
+
+def test_nothing_is_deleted_by_a_position_that_no_message_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal.open(tmp_path / "journal", segment_max=1000)
+    for number in range(5):
+        journal.append([noise(number, 1200)])
+    applied = Published(tmp_path / "journal" / "applied")
+    keeping = Housekeeping(journal, IngestSettings(journal_max=1, keep_free_bytes=0), tmp_path)
+    for garbage in (1 << 60, -5):
+        applied.set(garbage)
+        keeping()
+        keeping()
+        assert len(segments(tmp_path / "journal")) == 5
+    assert len([record for record in caplog.records if "which no message has" in record.message]) == 1
+    applied.set(3)
+    keeping()
+    assert segments(tmp_path / "journal") == [4, 5]
+    applied.close()
+    journal.close()
+
+
+@pytest.mark.parametrize("garbage", [1 << 60, -1, -(2**63), 2**63 - 1, 500_000_000])
+@pytest.mark.parametrize("groups", [pytest.param([], id="no segment"), pytest.param([3, 2], id="segments")])
+def test_a_published_number_that_cannot_be_right_is_doubted_and_none_is_given_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, groups: list[int], garbage: int
+) -> None:
+    filled(tmp_path, *groups).close()
+    held = sum(groups)
+    applied = Published(tmp_path / "applied")
+    applied.set(held or 7)
+    applied.close()
+    Published(tmp_path / "synced").set(garbage)
+    journal = Journal.open(tmp_path)
+    assert journal.last == (held or 7)
+    assert "cannot be right" in caplog.text
+    assert journal.append(batch(1, 1)) == (held or 7) + 1
+    assert list(read_all(tmp_path))[-1] == (held or 7) + 1
+    journal.close()
+
+
+def test_without_segments_the_published_number_goes_on(tmp_path: Path) -> None:
+    Journal.open(tmp_path).close()
+    Published(tmp_path / "synced").set(5_000_000_000)
+    journal = Journal.open(tmp_path)
+    assert journal.append(batch(1, 1)) == 5_000_000_001
+    journal.close()
+
+
+def test_a_journal_that_is_gone_is_spoken_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = filled(tmp_path / "journal", 3)
+    report = ReportFile(tmp_path / "door.json")
+    report.write(DoorReport(journal=journal.id, last=3))
+    assert Housekeeping(journal, IngestSettings(), tmp_path).lost == 0
+    journal.close()
+    shutil.rmtree(tmp_path / "journal")
+    journal = Journal.open(tmp_path / "journal")
+    assert Housekeeping(journal, IngestSettings(), tmp_path).lost == 3
+    assert "with 3 messages, is gone" in caplog.text
+    journal.close()
+    report.close()
+
+
+def test_a_published_number_takes_its_room_when_it_is_made(tmp_path: Path) -> None:
+    number = Published(tmp_path / "n")
+    assert (tmp_path / "n").stat().st_blocks > 0
+    watcher = Published(tmp_path / "n", read_only=True)
+    number.set(5)
+    assert watcher.get() == 5
+    with pytest.raises(TypeError):
+        watcher.set(6)
+    watcher.close()
+    number.close()
 
 
 def test_a_listing_tells_what_each_segment_holds(tmp_path: Path) -> None:

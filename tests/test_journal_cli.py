@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ingest.inspection import line_of, since, tail, verify
+from ingest.inspection import line_of, since, verify
 from ingest.journal import Journal
 from ingest.message import Message, MessageType
 from ingest.segments import HEADER_SIZE, frames, segment_path, segments
