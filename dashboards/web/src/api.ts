@@ -32,10 +32,18 @@ async function failure(response: Response): Promise<ApiError> {
   }
 }
 
+let refused = (): void => undefined;
+
+/** Say what to do when the server asks who we are. */
+export function whenRefused(handle: () => void): void {
+  refused = handle;
+}
+
 async function send<T>(route: string, init?: RequestInit): Promise<T> {
   const response = await fetch(`${API}${route}`, init);
+  if (response.status === 401) refused();
   if (!response.ok) throw await failure(response);
-  return (await response.json()) as T;
+  return (response.status === 204 ? null : await response.json()) as T;
 }
 
 export function get<T>(route: string, query?: Query, signal?: AbortSignal): Promise<T> {
@@ -61,6 +69,10 @@ export function post<T>(route: string, body: unknown): Promise<T> {
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
   });
+}
+
+export function remove(route: string): Promise<null> {
+  return send<null>(route, { method: "DELETE", headers: { "content-type": "application/json" } });
 }
 
 /** Encode a device id for a path: its slash separates segments there too. */

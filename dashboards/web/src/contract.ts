@@ -212,6 +212,13 @@ export type DeviceShapes = FeatureCollection<
 >;
 
 /** RFC 9457. */
+export interface Session {
+  name: string;
+  scope: "read" | "operate";
+  asked: boolean;
+  cookie: boolean;
+}
+
 export interface Problem {
   title: string;
   status: number;

@@ -17,6 +17,7 @@ import type {
 import { t, tr } from "./i18n";
 import { Live } from "./live";
 import { measure } from "./measure";
+import { asked, loadSession } from "./session";
 import * as state from "./state";
 
 const ALERTS_MAX = 500;
@@ -94,6 +95,11 @@ function resync(): void {
   quietly(loadSummary());
   quietly(loadAlerts());
   quietly(loadDevices());
+  resyncLatest();
+}
+
+/** Load again what is loaded by choice. */
+function resyncLatest(): void {
   for (const key of state.latest.peek().keys()) {
     const [indicator = "", window = ""] = key.split(" ");
     quietly(loadLatest(indicator, window));
@@ -191,6 +197,7 @@ const live = new Live({
       state.connection.value = next;
       state.retryAt.value = retryAt;
     });
+    if (next === "lost") quietly(loadSession()); // a session that has ended ends the stream, which cannot say so
     if (next !== "live") return;
     if (before === "lost") {
       state.restoredAt.value = Date.now();
@@ -213,6 +220,7 @@ const live = new Live({
 });
 
 export function reconnect(): void {
+  if (asked.peek()) return;
   state.retryAt.value = null;
   live.open();
 }
@@ -231,14 +239,27 @@ function begin(): void {
   if (!state.rules.peek().size) quietly(loadRules());
 }
 
-/** Start everything. Returns when the first numbers are there, or could not be got. */
-export async function start(): Promise<void> {
+/** Load all, and follow what changes, unless the server asks who we are. */
+export async function enter(): Promise<void> {
   const first = loadSummary();
   begin();
   quietly(loadAlerts());
+  quietly(loadSession());
   await first.catch(() => undefined);
+  if (asked.peek()) return;
   live.open();
   quietly(loadDevices());
+  resyncLatest();
+}
+
+/** Start everything. Returns when the first numbers are there, or could not be got. */
+export async function start(): Promise<void> {
+  effect(() => {
+    if (!asked.value) return;
+    live.close();
+    state.connection.value = "connecting";
+  });
+  await enter();
 
   effect(() => {
     const [name, window] = [state.indicator.value, state.windowName.value];

@@ -1,16 +1,19 @@
 import { render } from "preact";
 import { t } from "./i18n";
 import { announcement, start } from "./load";
+import { asked } from "./session";
 import { connection } from "./state";
 import { AckDialog, Alerts } from "./ui/alerts";
 import { Banner } from "./ui/banner";
 import { Chart } from "./ui/chart";
 import { Details } from "./ui/details";
 import { Header } from "./ui/header";
+import { SignIn } from "./ui/signin";
 import { Stage } from "./ui/stage";
 import { Tiles } from "./ui/tiles";
 
 function App() {
+  if (asked.value) return <SignIn />;
   return (
     <div class="app" data-testid="app" data-connection={connection.value}>
       <a class="skip" href="#alerts">

@@ -7,6 +7,7 @@ import { ago, moment, number, span } from "../format";
 import { lang, t, tr } from "../i18n";
 import { acknowledge } from "../load";
 import { measure } from "../measure";
+import { mayOperate } from "../session";
 import * as state from "../state";
 import { Book, Check, Quiet, SeverityMark } from "./icons";
 import { Measure, Segments } from "./parts";
@@ -95,7 +96,7 @@ function Row({ alert }: { alert: Alert }) {
         <div class="alert-meta">
           <span>{when(alert)}</span>
           {alert.state !== "firing" && <span class="chip">{t(`alerts.${alert.state}`)}</span>}
-          {alert.state === "firing" && !acknowledged && (
+          {alert.state === "firing" && !acknowledged && mayOperate.value && (
             <button type="button" class="button ack" onClick={() => void (state.acknowledging.value = alert)} data-testid="acknowledge">
               {t("alerts.acknowledge")}
             </button>

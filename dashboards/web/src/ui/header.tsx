@@ -1,6 +1,7 @@
 import { DOMAINS } from "../contract";
 import { ago, clock, day } from "../format";
 import { LANGS, type Lang, lang, t } from "../i18n";
+import { mayOperate, session, signOut } from "../session";
 import * as state from "../state";
 import { DOMAIN_ICONS, Mark, Moon, Screen, Sun } from "./icons";
 import { Segments, domainTitle } from "./parts";
@@ -47,7 +48,7 @@ function chooseTheme(next: state.ThemeChoice): void {
   state.store("theme", next);
 }
 
-function Languages() {
+export function Languages() {
   return (
     <Segments
       label={t("header.language")}
@@ -71,7 +72,7 @@ function Languages() {
   );
 }
 
-function Themes() {
+export function Themes() {
   return (
     <Segments
       label={t("header.theme")}
@@ -90,6 +91,28 @@ function Themes() {
         ),
       }))}
     />
+  );
+}
+
+function Visitor() {
+  const known = session.value;
+  if (!known?.asked) return null;
+  return (
+    <div class="visitor" data-testid="visitor" data-scope={known.scope}>
+      <span class="visitor-name" title={t("header.visitor")}>
+        {known.name}
+      </span>
+      {!mayOperate.value && (
+        <span class="chip" title={t("header.readonly.hint")} data-testid="readonly">
+          {t("header.readonly")}
+        </span>
+      )}
+      {known.cookie && (
+        <button type="button" class="button" onClick={() => void signOut().catch(() => undefined)} data-testid="signout">
+          {t("header.signout")}
+        </button>
+      )}
+    </div>
   );
 }
 
@@ -127,6 +150,7 @@ export function Header() {
         <Clock />
         <Languages />
         <Themes />
+        <Visitor />
       </div>
     </header>
   );
