@@ -23,6 +23,7 @@ __all__ = ["ROW_BYTES", "CommitLimits", "Durable", "Feeder", "Group", "GroupComm
 _log = logging.getLogger(__name__)
 
 _ENOUGH = 256  # a group of this many messages is worth a sync of its own, whatever the wait
+_ENOUGH_BYTES = 256 * 1024  # and one of so many bytes, too
 _SETTLE_S = 0.001  # answers to one round of PUBACKs come within this; what comes later came by itself
 _QUIET_MIN_S = 0.002
 _RETRY_FIRST_S = 0.05
@@ -181,8 +182,8 @@ class GroupCommit:
             self.open = Group()
 
     def _arm(self) -> None:
-        now, rows = self._loop.time(), len(self.open.rows)
-        if now - self._last_start >= self._limits.wait_s or rows >= _ENOUGH or self._closed:
+        now = self._loop.time()
+        if now - self._last_start >= self._limits.wait_s or self._is_enough() or self._closed:
             self._start_soon()
         else:
             self._waiting, self._worth_it, self._arrived = True, False, now
@@ -192,8 +193,11 @@ class GroupCommit:
         now = self._loop.time()
         self._worth_it |= now - self._arrived > _SETTLE_S
         self._arrived = now
-        if len(self.open.rows) >= _ENOUGH:
+        if self._is_enough():
             self._start_soon()
+
+    def _is_enough(self) -> bool:
+        return len(self.open.rows) >= _ENOUGH or self.open.bytes >= _ENOUGH_BYTES
 
     def _look(self) -> None:
         """Commit when the group has waited long enough, or nothing came for a while."""

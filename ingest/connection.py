@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-_TURN_MAX = 1000  # packets, beside plain PUBLISHes, taken from a connection before the others have their turn
+_TURN_MAX = 250  # packets, beside plain PUBLISHes, taken from a connection before the others have their turn
+_SHARE_MAX = 256 * 1024  # of one connection in a group; it is what others wait for [bytes]
 _SAID_TO_ALL = {Code.UNSUPPORTED_VERSION, Code.BAD_CLIENT_ID, Code.NOT_AUTHORIZED}  # MQTT 3.1.1 has words for these
 
 
@@ -64,12 +65,24 @@ class _Said:
         self._connection.write(self._data)
 
 
+class _Shared:
+    """A connection that reads on once the group is durable in which it has had its share."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def acknowledge(self, ids: list[bytes]) -> None:  # noqa: ARG002 - its messages may need no acknowledgement
+        self._connection.have_share()
+
+
 class Connection(Stream):
     """What the listener knows of one client. `principal` is who it was authenticated as."""
 
     __slots__ = (
         "_bucket", "_downlink", "_group", "_heard", "_ids", "_in_flight", "_keep_alive_s", "_name", "_owned", "_session",
-        "_topics", "_uplink", "_will", "address", "client", "listener", "principal", "version",
+        "_share", "_sharing", "_topics", "_uplink", "_will", "address", "client", "listener", "principal", "version",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop, *, owned: bool = False) -> None:
@@ -89,6 +102,8 @@ class Connection(Stream):
         self._in_flight = 0
         self._group: Group | None = None  # the group that `_ids` belongs to
         self._ids: list[bytes] = []
+        self._share = 0  # bytes that it added to the group `_sharing`
+        self._sharing: Group | None = None
         self._will: Will | None = None
         self._keep_alive_s = 0
         self._heard = 0.0
@@ -128,6 +143,10 @@ class Connection(Stream):
         self._transport.write(pubacks(ids))
         if self._held & Hold.IN_FLIGHT:
             self._release(Hold.IN_FLIGHT)
+
+    def have_share(self) -> None:
+        """Go on after the group in which it had its share."""
+        self._release(Hold.SHARE)
 
     def leave(self, *, resumed: bool = False) -> None:
         """Give up its place: its session is kept as long as it wants to be, its will is carried out.
@@ -173,6 +192,11 @@ class Connection(Stream):
         added = len(rows) - before
         if added:
             group.bytes += at + added * ROW_BYTES
+            self._share = self._share + at if self._sharing is group else at
+            self._sharing = group
+            if self._share > _SHARE_MAX:
+                self._hold(Hold.SHARE)
+                group.members.append((_Shared(self), []))
             listener.commit.touch()
         if refused is not None:
             self._refuse(refused, now_us)

@@ -23,6 +23,7 @@ class Hold(IntEnum):
     QUEUE = 4  # all connections together have too much waiting
     TURN = 8  # it sent so many packets at once that the others come first
     RATE = 16  # its principal has used up its bucket
+    SHARE = 32  # it has had its share of the group that is growing
 
 
 class Stream(asyncio.Protocol):

@@ -495,3 +495,30 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 )
 def test_addresses_are_read(text: str, expected: tuple[str, int]) -> None:
     assert parse_address(text) == expected
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_one_connection_has_its_share_of_a_group_and_the_others_have_theirs(tmp_path: Path, qos: int) -> None:
+    disk = Disk()
+    with (
+        house(tmp_path, files=disk, in_flight_max=65535) as home,
+        home.connected("flood") as flood,
+        home.connected("calm") as calm,
+    ):
+        calm.publish(1)
+        assert calm.pubacks(1) == [1]
+        disk.gate = threading.Event()
+        sender = threading.Thread(
+            target=flood.publish, args=range(1, 1001), kwargs={"payload": b"x" * 8000, "qos": qos}
+        )
+        try:
+            sender.start()
+            until(lambda: home.listener.paused)
+            calm.publish(2)
+            until(lambda: any(row[3] == "calm" for row in home.listener.commit.open.rows))
+            assert sum(home.listener.commit.queued[1:]) < 2 << 20
+        finally:
+            disk.gate.set()
+        assert calm.pubacks(1) == [2]
+        until(lambda: len(home.messages()) == 1002)
+        sender.join()
