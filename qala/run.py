@@ -28,6 +28,7 @@ _SAY_S = 10.0  # how often is said that something is not ready
 _LOOK_S = 0.05
 _ROUND_S = 1.0
 _HOPELESS_S = 60.0  # until a child whose files are damaged is started again: somebody has to see to them first
+_FLAGS = {"ingest.mqtt": "--mqtt", "dashboards.http": "--http"}
 _USAGE = 2  # exit code of a wrong configuration: starting again does not help
 
 Say = Callable[[str], None]
@@ -203,15 +204,14 @@ def _until_ready(supervisor: Supervisor, config: Config, say: Say, guest: Child 
     meanwhile. A guest needs only the door, and is started as soon as that answers.
     """
     needed = tuple(supervisor.children)
-    door = config.mqtt or config.mqtt_socket
-    addresses = (("the door", door), ("the server", config.socket))
+    addresses = (("the door", config.mqtt_socket), ("the server", config.socket))
     began = said = time.monotonic()
     while not supervisor.stopping:
         for child, code in supervisor.round(_LOOK_S):
             say(f"{child.name} ended ({_how(code)}) before all was ready")
             if child in needed:
                 return max(code, 1)
-        if guest is not None and answers(door):
+        if guest is not None and answers(config.mqtt_socket):
             supervisor.add(guest)
             guest = None
         waited_for = [name for name, address in addresses if not answers(address)]
@@ -241,6 +241,6 @@ def wait_for_ports(config: Config) -> None:
                 host, port = address
                 raise UnavailableError(
                     f"{host}:{port} is in use by another program",
-                    hint=f"choose another for {key}; who it is: ss -ltnp 'sport = :{port}'",
+                    hint=f"choose another with {_FLAGS.get(key, key)}; who it is: ss -ltnp 'sport = :{port}'",
                 )
             time.sleep(_LOOK_S)
