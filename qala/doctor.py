@@ -42,7 +42,7 @@ def check(config: Config) -> list[Finding]:
 
 def examine(config: Config) -> list[Finding]:
     """Look at the machine, the data folder and the running parts."""
-    looks = (_versions, _clock, _folder, _disk, _page, _ports, _store, _parts)
+    looks = (_versions, _clock, _folder, _disk, _page, _ports, _certificates, _store, _parts)
     return [finding for look in looks for finding in look(config)]
 
 
@@ -180,6 +180,21 @@ def _free(key: str, address: tuple[str, int]) -> Finding:
         return Finding(True, key, f"{where} is free")
     hint = f"choose another for {key}, or see who it is: ss -ltnp 'sport = :{address[1]}'"
     return Finding(False, key, f"{where} is in use by another program", hint)
+
+
+def _certificates(config: Config) -> Iterator[Finding]:
+    """Read the files of the door's TLS, as the door does."""
+    from ingest.tls import server_context
+
+    ingest = config.ingest
+    if ingest.certificate is None or ingest.private_key is None:
+        return
+    try:
+        server_context(ingest.certificate, ingest.private_key, ingest.client_ca)
+    except QalaError as error:
+        yield Finding(False, "certificate", error.message, error.hint)
+        return
+    yield Finding(True, "certificate", f"{ingest.certificate} and its key fit")
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -81,7 +81,7 @@ def _seconds(*words: str) -> float:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        pytest.param(["config", "--mqtt", "0.0.0.0:1883"], 2, "not a loopback address", id="wrong setting"),
+        pytest.param(["config", "--mqtt", "0.0.0.0:1883"], 2, "beyond this machine without TLS", id="wrong setting"),
         pytest.param(["config", "--config", "nowhere.toml"], 2, "cannot read nowhere.toml", id="missing file"),
         pytest.param(["no-such-command"], 2, "No such command", id="wrong command"),
         pytest.param(["run", "--no-such-flag"], 2, "No such option", id="wrong flag"),

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from devices.device import Device
-from devices.errors import ConfigError, ConflictError, NotFoundError
+from devices.errors import ConfigError, ConflictError, NotFoundError, UnavailableError
 from ingest.door import DoorReport, read_report
 from ingest.journal import JournalReader
 from ingest.keyring import key_file, make_key
@@ -28,6 +28,7 @@ from ingest.packets import V5, V311
 from ingest.wire import text_bytes
 from qala.cli.credentials import credential
 from qala.cli.shell import app
+from qala.publisher import Login, Publisher
 from qala.state import credentials, open_state
 from qala.state.credentials import Issue, Issued
 from qala.state.registry import import_registry
@@ -216,6 +217,28 @@ def test_the_owner_of_the_folder_needs_no_credential(door: GuardedDoor) -> None:
         assert client.pubacks(1) == [1]
     [message] = [each for each in door.journalled() if each.topic == "qala/1/any/d-1/t"]
     assert message.principal == "@owner"
+
+
+def test_our_own_publisher_comes_in_over_the_socket_or_shows_a_credential(door: GuardedDoor) -> None:
+    [issued] = door.issue("far/d-1")
+    host, port = door.tls
+    login = Login("far/d-1", issued.token, door.authority.file)
+    with (
+        Publisher(door.data / "mqtt.sock", client_id="city") as near,
+        Publisher(host, port, client_id="far", login=login) as far,
+    ):
+        near.publish("qala/1/near/d-1/t", b"near")
+        far.publish("qala/1/far/d-1/t", b"far")
+        assert near.drain(10)
+        assert far.drain(10)
+        assert (near.refused, far.refused) == (0, 0)
+    taken = {message.payload: message.principal for message in door.journalled()}
+    assert (taken[b"near"], taken[b"far"]) == ("@owner", "far/d-1")
+
+
+def test_our_own_publisher_says_why_it_is_refused(door: GuardedDoor) -> None:
+    with pytest.raises(UnavailableError, match=r"did not accept us: Bad user name or password"):
+        Publisher(*door.plain, client_id="x", login=Login("far/d-1", "wrong")).__enter__()
 
 
 # ---- until when
