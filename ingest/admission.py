@@ -28,7 +28,7 @@ from ingest.plans import NO_SERIES, Columns, Plans
 from ingest.settings import IngestSettings
 from qala.state.dirty import BUCKET_US
 
-__all__ = ["Admission", "Admitted"]
+__all__ = ["Admission", "Admitted", "Tally"]
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -36,6 +36,22 @@ _PLANS_MAX = 100_000
 _NO_TIME = np.iinfo(np.int64).min
 _BY_QUALITY = np.array([Flag.GOOD, Flag.SUSPECT, Flag.FAIL], np.uint8)  # the device's own verdict 0, 1, 2
 _REPORTED_GOOD = np.array([Flag.GOOD], np.uint8)
+
+
+class Tally(msgspec.Struct):
+    """What became of the readings of each report, as columns: one row a report, the messages' indices rising.
+
+    `carried` is how many there are, `flagged` how many of those accepted are suspect, failed or missing; those of a report
+    that is `late` were received long after what they describe. `devices` are the names by number.
+    """
+
+    owner: Int64Array  # index of the message
+    device: Int64Array
+    devices: Sequence[str]
+    carried: Int64Array
+    accepted: Int64Array
+    flagged: Int64Array
+    late: BoolArray
 
 
 class Admitted(msgspec.Struct):
@@ -49,6 +65,7 @@ class Admitted(msgspec.Struct):
     rejections: list[tuple[int, Rejection]]
     unknown: dict[str, list[int]]
     marked: tuple[Int32Array, Int64Array]
+    tally: Tally
 
 
 class _Rows(msgspec.Struct):
@@ -65,6 +82,13 @@ class _Rows(msgspec.Struct):
         """Repeat a column of reports once for each of their values."""
         uniform = len(self.length) and (self.length == self.length[0]).all()
         return np.repeat(column, self.length[0] if uniform else self.length)
+
+    def sum(self, which: BoolArray) -> Int64Array:
+        """Count for each report which of its values are meant, bool[values]."""
+        if which.all():
+            return self.length
+        report = self.spread(np.arange(len(self.length)))
+        return np.bincount(report[which], minlength=len(self.length))
 
 
 class Admission:
@@ -85,6 +109,7 @@ class Admission:
         self._make_plans = partial(Plans, registry, quantities, declared or {}, register)
         self._plans = self._make_plans()
         self._future_us = settings.future_max_s * 1_000_000
+        self._late_us = settings.late_after_s * 1_000_000
         earliest = dt.datetime.combine(settings.earliest, dt.time(), dt.UTC)
         self._earliest_us = int(earliest.timestamp()) * 1_000_000
 
@@ -98,8 +123,9 @@ class Admission:
         rejections += self._refused(rows)
         time_us = self._times(rows)
         timely = self._timely(rows, time_us, rejections)
-        batch = self._readings(rows, time_us, timely, numbers, rejections)
-        return Admitted(batch, rejections, self._unknown(rows), _marked(rows, time_us, timely))
+        batch, keep = self._readings(rows, time_us, timely, numbers, rejections)
+        tally = self._tally(rows, time_us, batch, keep)
+        return Admitted(batch, rejections, self._unknown(rows), _marked(rows, time_us, timely), tally)
 
     def _rows(self, messages: Sequence[Message], decoded: Sequence[Decoded]) -> _Rows:
         reports = [report for item in decoded for report in item.reports]
@@ -142,10 +168,9 @@ class Admission:
         past = time_us < self._earliest_us
         for reason, which in ((Reason.FUTURE_TIME, future), (Reason.PAST_TIME, past)):
             for index in np.flatnonzero(which & known).tolist():
-                detail = _iso(int(time_us[index]))
-                rejections.append(
-                    (int(rows.owner[index]), Rejection(reason, detail, device=rows.reports[index].device))
-                )
+                detail, readings = _iso(int(time_us[index])), int(rows.table.good[rows.plan[index]])
+                rejection = Rejection(reason, detail, "", rows.reports[index].device, readings)
+                rejections.append((int(rows.owner[index]), rejection))
         return known & ~future & ~past
 
     def _readings(
@@ -155,7 +180,8 @@ class Admission:
         timely: BoolArray,
         numbers: Int64Array,
         rejections: list[tuple[int, Rejection]],
-    ) -> Batch:
+    ) -> tuple[Batch, BoolArray]:
+        """Return the readings, and which of all values they are."""
         table = rows.table
         first = np.cumsum(rows.length) - rows.length
         slot = rows.spread(table.start[rows.plan] - first)
@@ -174,7 +200,21 @@ class Admission:
             origin=rows.spread(numbers[rows.owner]),
             received_us=rows.spread(rows.received_us),
         )
-        return batch if keep.all() else batch.take(keep)
+        return batch if keep.all() else batch.take(keep), keep
+
+    def _tally(self, rows: _Rows, time_us: Int64Array, batch: Batch, keep: BoolArray) -> Tally:
+        stop_us = time_us + rows.table.span_us[rows.plan]
+        bad = np.zeros(len(keep), np.bool_)
+        bad[keep] = batch.flag >= Flag.SUSPECT
+        return Tally(
+            owner=rows.owner,
+            device=rows.table.device[rows.plan],
+            devices=self._plans.devices,
+            carried=rows.length,
+            accepted=rows.sum(keep),
+            flagged=rows.sum(bad),
+            late=rows.received_us - stop_us > self._late_us,
+        )
 
     def _values(
         self, rows: _Rows, slot: Int64Array, keep: BoolArray, rejections: list[tuple[int, Rejection]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -20,7 +20,9 @@ from ingest.formats import Decoder
 from ingest.formats.base import Decoded, Metadata, Rejection, Status
 from ingest.message import Message
 from ingest.reader import Frame
+from qala.state.ledger import Entry
 from qala.state.registry import Candidate, DeviceMetadata, DeviceStatus
+from qala.state.rejected import RejectedRow
 
 __all__ = ["Announcements", "Intake", "Portion", "admit", "announcements", "candidate", "join", "merge", "take"]
 
@@ -40,13 +42,6 @@ class Intake(msgspec.Struct):
         """Return the messages `[start, stop)`."""
         return Intake(self.numbers[start:stop], self.messages[start:stop], self.decoded[start:stop])
 
-    def of(self, devices: Set[str]) -> Intake:
-        """Return the messages that say something of these devices."""
-        where = [index for index, decoded in enumerate(self.decoded) if not devices.isdisjoint(_devices(decoded))]
-        return Intake(
-            self.numbers[where], [self.messages[index] for index in where], [self.decoded[index] for index in where]
-        )
-
 
 class Announcements(msgspec.Struct):
     """What devices say of themselves, and which of them nobody declared, with the indices of their messages."""
@@ -65,6 +60,8 @@ class Portion(msgspec.Struct):
     batch: Batch
     marked: tuple[Int32Array, Int64Array]
     rejected: Counter[str]
+    rows: Sequence[RejectedRow] = ()
+    entries: Sequence[Entry] = ()
     probes: list[int] = []  # when they were sent [UTC us]
 
 
@@ -81,6 +78,8 @@ def merge(portions: Sequence[Portion]) -> Portion:
         batch=Batch(*(np.concatenate(column) for column in columns)),
         marked=(np.concatenate(series), np.concatenate(bucket)),
         rejected=sum((portion.rejected for portion in portions), Counter()),
+        rows=[row for portion in portions for row in portion.rows],
+        entries=[entry for portion in portions for entry in portion.entries],
         probes=[sent_us for portion in portions for sent_us in portion.probes],
     )
 
@@ -164,11 +163,6 @@ def candidate(device: str, intake: Intake, at: Sequence[int]) -> Candidate:
     """Sum up the messages (by index) of an undeclared device."""
     received = [intake.messages[index].received_us for index in at]
     return Candidate(device, min(received), max(received), len(set(at)))
-
-
-def _devices(decoded: Decoded) -> Iterator[str]:
-    yield from (report.device for report in decoded.reports)
-    yield from (said.device for said in (decoded.status, decoded.metadata) if said is not None)
 
 
 def _status(status: Status, message: Message) -> DeviceStatus:

@@ -43,6 +43,7 @@ class _Slot(msgspec.Struct):
 
 
 class _Plan(msgspec.Struct):
+    device: int
     known: bool  # the device is in the registry
     received_clock: bool
     span_us: int
@@ -54,12 +55,14 @@ class _Plan(msgspec.Struct):
 class Columns(msgspec.Struct):
     """Plans and slots as arrays; those of plans are indexed by plan, the rest by slot."""
 
+    device: Int64Array  # number of the device in `Plans.devices`
     known: BoolArray
     received_clock: BoolArray
     refuses: BoolArray  # a plan that rejects something of each of its messages
     span_us: Int64Array
     start: Int64Array
     length: Int64Array
+    good: Int64Array  # slots that have a series
     series: Int32Array
     factor: Float64Array
     offset: Float64Array
@@ -88,6 +91,8 @@ class Plans:
         self._quantities = quantities
         self._declared = declared
         self._register = register
+        self.devices: list[str] = []
+        self._device_numbers: dict[str, int] = {}
         self._numbers: dict[PlanKey, int] = {}
         self._plans: list[_Plan] = []
         self._slots: list[_Slot] = []
@@ -145,7 +150,7 @@ class Plans:
         if device is None:
             slots = [_Slot(key) for key in report.keys]
             detail = "not in the registry"
-            rejections = [Rejection(Reason.UNKNOWN_DEVICE, detail, device=report.device)]
+            rejections = [Rejection(Reason.UNKNOWN_DEVICE, detail, "", report.device, len(report.keys))]
         else:
             for key in report.keys:
                 slot = self._slot(device, key, report)
@@ -153,6 +158,7 @@ class Plans:
                 slots.append(_Slot(key) if isinstance(slot, Rejection) else slot)
         self._slots += slots
         return _Plan(
+            device=self._device(report.device),
             known=device is not None,
             received_clock=device is not None and device.clock is Clock.RECEIVED,
             span_us=report.span_s * 1_000_000,
@@ -160,6 +166,12 @@ class Plans:
             length=len(slots),
             rejections=tuple(rejections),
         )
+
+    def _device(self, device: str) -> int:
+        number = self._device_numbers.setdefault(device, len(self.devices))
+        if number == len(self.devices):
+            self.devices.append(device)
+        return number
 
     def _slot(self, device: Device, key: str, report: Report) -> _Slot | Rejection:
         name, channel = parse_key(key)
@@ -200,18 +212,27 @@ class Plans:
 
 
 def _columns(plans: Sequence[_Plan], slots: Sequence[_Slot], series: Sequence[int]) -> Columns:
+    good = [sum(slot.series is not None for slot in slots[i : i + n]) for i, n in _runs(plans)]
     return Columns(
+        device=np.array([plan.device for plan in plans], np.int64),
         known=np.array([plan.known for plan in plans], np.bool_),
         received_clock=np.array([plan.received_clock for plan in plans], np.bool_),
         refuses=np.array([bool(plan.rejections) for plan in plans], np.bool_),
         span_us=np.array([plan.span_us for plan in plans], np.int64),
         start=np.array([plan.start for plan in plans], np.int64),
         length=np.array([plan.length for plan in plans], np.int64),
+        good=np.array(good, np.int64),
         series=np.array(series, np.int32),
         factor=np.array([slot.factor for slot in slots], np.float64),
         offset=np.array([slot.offset for slot in slots], np.float64),
         bounds=np.array([(*slot.fail, *slot.suspect) for slot in slots], np.float64).reshape(len(slots), 4),
     )
+
+
+def _runs(plans: Sequence[_Plan]) -> list[tuple[int, int]]:
+    """Return where the slots of each plan begin among theirs, and how many there are."""
+    base = plans[0].start if plans else 0
+    return [(plan.start - base, plan.length) for plan in plans]
 
 
 def _plan_key(report: Report) -> PlanKey:

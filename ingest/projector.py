@@ -9,7 +9,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -24,21 +24,22 @@ from devices.errors import QalaError, Reason, UnavailableError
 from devices.reading import Batch, Int32Array, Int64Array, Position, SeriesInfo
 from ingest.admission import Admission, Admitted
 from ingest.aside import delivered, probes
+from ingest.bookkeeping import Again, Bookkeeping, Written
+from ingest.declarations import Declarations
 from ingest.formats import Decoder, find_formats
 from ingest.histogram import Histogram
-from ingest.intake import Announcements, Intake, Portion, admit, announcements, candidate, join, merge, take
+from ingest.intake import Announcements, Intake, Portion, admit, announcements, join, merge, take
+from ingest.ledger import Duplicates, as_unknown
 from ingest.message import Message
 from ingest.nudge import Nudges, nudge
 from ingest.published import Published
 from ingest.reader import JournalReader
-from ingest.rejected import Replayed, rejected_rows, replay
+from ingest.rejected import Replayed, replay
 from ingest.settings import IngestSettings
+from ingest.settling import only
 from qala.state import registry as inventory
-from qala.state import rejected as state
 from qala.state.commands import record_delivered
 from qala.state.dirty import BUCKET_US
-from qala.state.registry import DeviceMetadata
-from qala.state.rejected import RejectedLog
 from qala.state.reopened import forget_reopened, reopened
 from qala.store.base import Selector, Span, Store
 from qala.store.rows import numbers
@@ -117,9 +118,8 @@ class Projector:
         (data / "journal").mkdir(parents=True, exist_ok=True)
         self._published = Published(data / "journal" / "applied")
         self._decoder = Decoder(find_formats(settings))
-        self._rejected = RejectedLog(engine, settings.rejected_max)
-        self._metadata = dict(inventory.metadata(engine))
-        self._awaited = set(state.awaited_devices(engine))
+        self._books = Bookkeeping(engine, settings, journal)
+        self._declared = Declarations(engine)
         self._registry = Registry()
         self._admission = self._new_admission()
         self._applied: Position | None = None
@@ -145,15 +145,15 @@ class Projector:
         with self._again_unless_done():
             self._look_at_registry()
             applied = self._position()
-            portions: list[Portion] = []
-            left = self._settings.batch_max
-            while left > 0 and (portion := self._take(portions[-1].upto if portions else applied, left)):
-                portions.append(portion)
-                left -= portion.messages
+            portions = self._portions(applied)
             if not portions:
                 self._fresh_us = max(self._fresh_us, now_us)
+                self._books.rest(applied, now_us)
                 return 0
             whole = merge(portions)
+            with self._stage("rejected"):
+                if whole.upto.number > self._books.counted:
+                    self._books.write(applied, whole, repeats=self._repeats)
             with self._stage("marks"):
                 self._dirty.mark(*whole.marked, whole.upto)
             with self._stage("store"):
@@ -161,80 +161,87 @@ class Projector:
             self._arrived(whole, now_us + int((time.monotonic() - began_s) * 1e6))
             return whole.messages
 
-    def _take(self, after: Position, limit: int) -> Portion | None:
-        """Decode and admit the messages after a position: so few at a time that they stay in the processor's cache."""
+    def _portions(self, after: Position) -> list[Portion]:
+        """Take messages up to a batch, none that are counted together with none that are not."""
+        counted = self._books.counted
+        left = self._settings.batch_max
+        if after.number < counted:
+            left = min(left, counted - after.number)
+        portions: list[Portion] = []
+        while left > 0 and (portion := self._take(portions[-1].upto if portions else after, left, not portions)):
+            portions.append(portion)
+            left -= portion.messages
+        return portions
+
+    def _take(self, after: Position, limit: int, is_first: bool) -> Portion | None:
+        """Decode and admit the messages after a position: so few at a time that they stay in the processor's cache.
+
+        Units that are new let messages in that came before; so what was taken before must be in the store first.
+        """
         with self._stage("journal"):
             numbers, messages = join(self._reader.read(after.number, limit=min(limit, _PORTION)))
+        counted = self._books.counted
+        if (
+            messages and after.number < counted < numbers[-1]
+        ):  # where numbers are missing, so many messages reach further
+            known = int((numbers <= counted).sum())
+            numbers, messages = numbers[:known], messages[:known]
         if not messages:
             return None
         upto = Position(after.journal, int(numbers[-1]))
         with self._stage("decode"):
             intake = take(numbers, messages, self._decoder)
-            said = self._listen(intake)
+            said = announcements(intake, self._registry, self._declared.units())
+            if said.metadata and not is_first and self._declared.changed(said.metadata):
+                return None
+            self._listen(intake, said)
         with self._stage("admit"):
             admitted = admit(self._admission, intake)
-        with self._stage("rejected"):
-            self._record(intake, admitted, said.unknown, after, upto)
-        rejected = Counter(str(rejection.reason) for _, rejection in admitted.rejections)
-        sent_us = probes(intake.aside)
+        with self._stage("ledger"):
+            self._books.note_unknown(intake, _joined(admitted.unknown, said.unknown), upto)
+            if upto.number <= counted:
+                self._books.settle(intake, admitted, after)
+                written = Written()
+            else:
+                written = self._books.prepare(intake, admitted, upto.journal)
         return Portion(
-            upto, len(messages), messages[-1].received_us, admitted.batch, admitted.marked, rejected, sent_us
+            upto,
+            len(messages),
+            messages[-1].received_us,
+            admitted.batch,
+            admitted.marked,
+            Counter(str(rejection.reason) for _, rejection in admitted.rejections),
+            written.rows,
+            written.entries,
+            probes(intake.aside),
         )
 
     def _position(self) -> Position:
         """Return up to where the store has the journal; it is asked at the start, and after a failure."""
         journal = self._reader.id
         if self._applied is None or self._applied.journal != journal:
-            self._applied = (self._store.applied(journal) if journal else None) or Position(journal, 0)
+            applied = (self._store.applied(journal) if journal else None) or Position(journal, 0)
+            self._declared.load()
+            self._admission = self._new_admission()
+            self._applied = self._books.begin(applied) if journal else applied
             self._published.set(self._applied.number)
         return self._applied
 
-    def _listen(self, intake: Intake) -> Announcements:
+    def _listen(self, intake: Intake, said: Announcements) -> None:
         """Keep what devices say of themselves. New units hold for their whole portion, and for what was rejected without them."""
         answers = delivered(intake.aside)
         if answers:
             record_delivered(self.engine, answers)
-        said = announcements(intake, self._registry, self._declared())
         if said.statuses:
             inventory.put_status(self.engine, said.statuses)
         if said.metadata:
-            for device in self._newly_declared(said.metadata):
+            changed = self._declared.changed(said.metadata)
+            self._declared.take(said.metadata)
+            if changed:
+                self._admission = self._new_admission()
+            for device in changed:
                 replay(self, reason=Reason.UNKNOWN_QUANTITY, device=device)
-            inventory.put_metadata(self.engine, said.metadata)
-        return said
-
-    def _newly_declared(self, metadata: Sequence[DeviceMetadata]) -> list[str]:
-        """Take the newest metadata of each device; return the devices whose units changed by it."""
-        before = dict(self._metadata)
-        for item in metadata:
-            known = self._metadata.get(item.device)
-            if known is None or known.at_us <= item.at_us:
-                self._metadata[item.device] = item
-        changed = [d for d in {item.device for item in metadata} if _units(before, d) != _units(self._metadata, d)]
-        if changed:
-            self._admission = self._new_admission()
-        return sorted(changed)
-
-    def _record(
-        self, intake: Intake, admitted: Admitted, unheard: Mapping[str, list[int]], applied: Position, upto: Position
-    ) -> None:
-        """Write what was rejected, and the devices that nobody declared."""
-        rows = rejected_rows(upto.journal, intake.numbers, intake.messages, admitted.rejections)
-        if rows or self._repeats:
-            self._rejected.record(applied, upto, rows)
-        if self._settings.enrol == "enrol":
-            devices = sorted(admitted.unknown.keys() | unheard.keys())
-            self._await(intake, {d: [*admitted.unknown.get(d, ()), *unheard.get(d, ())] for d in devices}, upto)
-
-    def _await(self, intake: Intake, unknown: Mapping[str, list[int]], upto: Position) -> None:
-        """Note undeclared devices as candidates, and from where to replay each once it is admitted."""
-        new = {d: int(intake.numbers[min(at)]) for d, at in unknown.items() if d not in self._awaited}
-        if new:
-            state.await_devices(self.engine, upto.journal, new)
-            self._awaited = set(state.awaited_devices(self.engine))
-        seen = [candidate(d, intake, at) for d, at in unknown.items() if d in self._awaited]
-        if seen:
-            inventory.record_candidates(self.engine, seen, upto)
+            self._declared.put(said.metadata)
 
     def _arrived(self, whole: Portion, now_us: int) -> None:
         self._applied, self._repeats = whole.upto, False
@@ -262,6 +269,7 @@ class Projector:
         """Take single messages (rising numbers) of the journal all the way again, with their own origin."""
         with self._again_unless_done():
             self._look_at_registry()
+            self._position()
             found = self._find(numbers)
             done = self._project_again(take(*found, self._decoder)) if found[1] else Replayed()
             return done + Replayed(pruned=len(numbers) - len(found[1]))
@@ -280,14 +288,8 @@ class Projector:
 
     def _project_again(self, intake: Intake) -> Replayed:
         """Append first, then mark, then settle what was rejected: a replay that was cut short shows as rejected still."""
-        self._listen(intake)
-        admitted = admit(self._admission, intake)
-        position = self._position()
-        self._store.append(admitted.batch, None)
-        self._dirty.mark(*admitted.marked, position)
-        rows = rejected_rows(position.journal, intake.numbers, intake.messages, admitted.rejections)
-        self._rejected.settle(position.journal, intake.numbers.tolist(), rows)
-        self._tell(admitted.batch)
+        admitted = self._append_again(intake)
+        self._books.settle(intake, admitted, self._position())
         bad = len({index for index, _ in admitted.rejections})
         return Replayed(replayed=len(intake.messages), accepted=len(intake.messages) - bad, still_rejected=bad)
 
@@ -295,14 +297,11 @@ class Projector:
         """Take a new registry, and what devices had sent before it had them."""
         registry = self._current_registry()
         if registry is not self._registry:
-            self._registry = registry
+            self._registry = self._books.registry = registry
             self._admission = self._new_admission()
             self._mark_reopened()
-        admitted = self._awaited & registry.devices.keys()
-        if admitted:
-            self._project_admitted(admitted)
-            state.forget_awaited(self.engine, admitted)
-            self._awaited -= admitted
+        if self._books.admissible()[0]:
+            self._project_admitted()
 
     def _mark_reopened(self) -> None:
         """Mark the readings of devices that count otherwise since the registry changed, as far as they are stored."""
@@ -315,27 +314,42 @@ class Projector:
                 self._dirty.mark(numbers(table, "series", np.int32), buckets, position)
         forget_reopened(self.engine, devices)
 
-    def _project_admitted(self, devices: Set[str]) -> None:
+    def _project_admitted(self) -> None:
         """Take all that newly admitted devices have sent since they were first seen all the way."""
         applied = self._position()
-        firsts = [at.number for d, at in state.awaited_devices(self.engine).items() if d in devices]
-        after = min(firsts, default=applied.number + 1) - 1
+        devices, first = self._books.admissible()
+        duplicates, after = Duplicates(), first - 1
         while after < applied.number:
-            limit = min(applied.number - after, self._settings.batch_max)
-            intake = take(*join(self._reader.read(after, limit=limit)), self._decoder)
-            if not intake.messages:
-                return
-            after = int(intake.numbers[-1])
-            theirs = intake.of(devices)
-            if theirs.messages:
-                self._project_again(theirs)
+            numbers, messages = join(self._reader.read(after, limit=self._settings.batch_max))
+            known = int((numbers <= applied.number).sum())
+            if not known:
+                break
+            after = int(numbers[known - 1])
+            intake = take(numbers[:known], messages[:known], self._decoder)
+            duplicate = self._books.duplicates(duplicates, intake)
+            theirs, where = only(intake, devices)
+            if where:
+                before = as_unknown(theirs, duplicate[where])
+                again = Again(theirs, self._append_again(theirs), duplicate[where])
+                self._books.settle_admitted(before, again, devices, applied)
+        self._books.forget_awaited(devices)
+
+    def _append_again(self, intake: Intake) -> Admitted:
+        """Take messages of the journal to the store once more, with their own origin."""
+        self._listen(intake, announcements(intake, self._registry, self._declared.units()))
+        admitted = admit(self._admission, intake)
+        position = self._position()
+        self._store.append(admitted.batch, None)
+        self._dirty.mark(*admitted.marked, position)
+        self._tell(admitted.batch)
+        return admitted
+
+    def rejected(self, *, reason: str | None = None, device: str | None = None) -> list[int]:
+        """Return the numbers of the messages that the store has, and of which something was rejected."""
+        return self._books.rejected(self._position(), reason, device)
 
     def _new_admission(self) -> Admission:
-        return Admission(self._registry, self._register, self._settings, declared=self._declared())
-
-    def _declared(self) -> dict[str, dict[str, str]]:
-        """Return the units that devices declared, by device and quantity."""
-        return {device: item.units for device, item in self._metadata.items()}
+        return Admission(self._registry, self._register, self._settings, declared=self._declared.units())
 
     def _register(self, series: Sequence[SeriesInfo]) -> Int32Array:
         """Register series; whatever the store fails with says nothing against the messages."""
@@ -421,9 +435,8 @@ class Projector:
             self.counters.cpu_s[name] = self.counters.cpu_s.get(name, 0.0) + time.thread_time() - start_s
 
 
-def _units(metadata: Mapping[str, DeviceMetadata], device: str) -> dict[str, str]:
-    known = metadata.get(device)
-    return known.units if known else {}
+def _joined(some: Mapping[str, list[int]], others: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    return {device: [*some.get(device, ()), *others.get(device, ())] for device in sorted(some.keys() | others.keys())}
 
 
 def _resolve(future: Future[T], request: Callable[[], T]) -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from devices.reading import Int64Array
 from ingest.formats.base import Rejection
-from ingest.message import Message
-from qala.state import rejected as state
+from ingest.settling import Outcomes
 from qala.state.rejected import RejectedRow
 
 if TYPE_CHECKING:
     from ingest.projector import Projector
 
-__all__ = ["PAYLOAD_KEPT", "Replayed", "rejected_rows", "replay"]
+__all__ = ["PAYLOAD_KEPT", "AccountOf", "Replayed", "rejected_rows", "replay"]
 
 PAYLOAD_KEPT = 2048
 """Bytes of a rejected message's payload that are kept beside its reason."""
+
+AccountOf = Callable[[int, str], str | None]
 
 _ITEMS_MAX = 100  # rows of one message
 _REPLAY_MAX = 10_000  # messages read and appended at once
@@ -51,42 +51,52 @@ def replay(projector: Projector, *, reason: str | None = None, device: str | Non
     Readings keep their messages' origin, so that a replayed old message does not undo a correction. For the projector's
     thread: `projector.ask(lambda: replay(projector, ...))`. Raises UnavailableError where the store cannot be reached.
     """
-    numbers = state.positions(projector.engine, projector.journal, reason=reason, device=device)
+    numbers = projector.rejected(reason=reason, device=device)
     total = Replayed()
     for start in range(0, len(numbers), _REPLAY_MAX):
         total += projector.project_again(numbers[start : start + _REPLAY_MAX])
     return total
 
 
-def rejected_rows(
-    journal: str, numbers: Int64Array, messages: Sequence[Message], rejections: Sequence[tuple[int, Rejection]]
-) -> list[RejectedRow]:
-    """Make the rows of a batch, by position and item; of a message with very many the last one says how many more.
+def rejected_rows(journal: str, outcomes: Outcomes, account: AccountOf) -> list[RejectedRow]:
+    """Make the rows of a batch, by position and item; of very many of one kind the last one stands for the others too.
 
-    `rejections` name messages by their index.
+    `account` gives, by a message's index and a device, what the ledger counts that under; None: it does not.
     """
-    by_message: dict[int, list[Rejection]] = {}
-    for index, rejection in rejections:
-        by_message.setdefault(index, []).append(rejection)
     return [
-        _row(journal, int(numbers[index]), item, messages[index], rejection)
-        for index in sorted(by_message)
-        for item, rejection in enumerate(_bounded(by_message[index]))
+        _row(journal, outcomes, index, item, rejection, account(index, rejection.device))
+        for index, found in sorted(outcomes.rejections.items())
+        for item, rejection in enumerate(_bounded(found))
     ]
 
 
 def _bounded(found: list[Rejection]) -> list[Rejection]:
+    """Put rejections of one device and reason together, as far as a message has too many."""
     if len(found) <= _ITEMS_MAX:
         return found
-    last = found[_ITEMS_MAX - 1]
-    more = Rejection(last.reason, f"{last.detail}; and {len(found) - _ITEMS_MAX} more", last.key, last.device)
-    return [*found[: _ITEMS_MAX - 1], more]
+    groups: dict[tuple[str, str], list[Rejection]] = {}
+    for rejection in found:
+        groups.setdefault((rejection.device, rejection.reason), []).append(rejection)
+    each = max(_ITEMS_MAX // len(groups), 1)
+    return [rejection for group in groups.values() for rejection in _together(group, each)]
 
 
-def _row(journal: str, position: int, item: int, message: Message, rejection: Rejection) -> RejectedRow:
+def _together(group: list[Rejection], most: int) -> list[Rejection]:
+    if len(group) <= most:
+        return group
+    last, rest = group[most - 1], group[most:]
+    detail = f"{last.detail}; and {len(rest)} more"
+    readings = last.readings + sum(rejection.readings for rejection in rest)
+    return [*group[: most - 1], Rejection(last.reason, detail, last.key, last.device, readings, last.offset)]
+
+
+def _row(
+    journal: str, outcomes: Outcomes, index: int, item: int, rejection: Rejection, account: str | None
+) -> RejectedRow:
+    message, counts = outcomes.intake.messages[index], outcomes.of(index, rejection.device)
     return RejectedRow(
         journal=journal,
-        position=position,
+        position=int(outcomes.intake.numbers[index]),
         item=item,
         reason=str(rejection.reason),
         detail=_plain(rejection.detail, 500),
@@ -95,6 +105,12 @@ def _row(journal: str, position: int, item: int, message: Message, rejection: Re
         topic=_plain(message.topic, 512),
         received_us=message.received_us,
         payload=message.payload[:PAYLOAD_KEPT],
+        offset=rejection.offset,
+        readings=rejection.readings,
+        account=account,
+        accepted=counts.accepted,
+        flagged=counts.flagged,
+        late=counts.late,
     )
 
 

@@ -158,6 +158,7 @@ class IngestSettings(BaseModel):
     rejected_per_device_max: int = Field(
         default=1_000, ge=1, description="Rejected rows kept of one device; more are only counted."
     )
+    ledger_keep_days: float = Field(default=400.0, gt=0, description="How long the ledger's hours are kept [days].")
     probe_every_s: float = Field(
         default=15.0, ge=0, description="How often a probe message is sent all the way to the store; 0: never [s]."
     )

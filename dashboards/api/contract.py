@@ -320,13 +320,18 @@ class Rejected(Model):
     payload: str
     payload_encoding: Literal["utf-8", "base64"]
     payload_cut: bool
+    offset: int | None = Field(description="first bad byte of the payload, where it is known")
+    readings: int = Field(description="readings that this stands for")
 
 
 class RejectedCount(Model):
+    """How many rejected rows are kept, and how many more were dropped because there were too many."""
+
     reason: str
     device: str
     count: int
-    last: datetime
+    dropped: int
+    last: datetime | None
 
 
 class Replay(Model):

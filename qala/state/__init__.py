@@ -3,7 +3,19 @@
 Every module with tables is imported here, so that `open_state` makes them all.
 """
 
-from qala.state import commands, credentials, dirty, episodes, judged, outbox, registry, rejected, reopened, tokens
+from qala.state import (
+    commands,
+    credentials,
+    dirty,
+    episodes,
+    judged,
+    ledger,
+    outbox,
+    registry,
+    rejected,
+    reopened,
+    tokens,
+)
 from qala.state.database import METADATA, SCHEMA_VERSION, open_state
 
 __all__ = [
@@ -14,6 +26,7 @@ __all__ = [
     "dirty",
     "episodes",
     "judged",
+    "ledger",
     "open_state",
     "outbox",
     "registry",

@@ -27,9 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.pool import NullPool
 
 from devices.errors import CorruptError, VersionError
+from qala.state.migrations import migrate
 
 METADATA = MetaData()
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _DAMAGED = ("malformed", "not a database")  # what SQLite says of SQLITE_CORRUPT and SQLITE_NOTADB
 
@@ -37,7 +38,7 @@ _schema = Table("schema_version", METADATA, Column("version", Integer, nullable=
 
 
 def open_state(url: str) -> Engine:
-    """Open the state database, making its tables where they are missing.
+    """Open the state database, making its tables where they are missing and bringing those of an older Qala up to date.
 
     A URL as SQLAlchemy reads it; `sqlite:///path` uses the pysqlite3 wheel (the SQLite of Python 3.11 itself predates the
     fix of a WAL corruption bug). Raises VersionError where a newer Qala wrote it. Where an SQLite file is damaged, this
@@ -113,3 +114,13 @@ def _check_version(engine: Engine) -> None:
             f"the state database has schema version {found}, this Qala knows up to {SCHEMA_VERSION}",
             hint="run the newer Qala, or restore the state from a backup made by this one",
         )
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        _bring_to(engine, version)
+
+
+def _bring_to(engine: Engine, version: int) -> None:
+    with engine.begin() as connection:
+        # First of all, so that of two processes that open it at once the later one waits, and finds it done.
+        older = update(_schema).where(_schema.c.version == version - 1).values(version=version)
+        if connection.execute(older).rowcount:
+            migrate(connection, version)

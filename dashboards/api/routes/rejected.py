@@ -41,7 +41,7 @@ def get_rejected(
 
 @router.get("/rejected/summary", response_model=contract.Page[contract.RejectedCount])
 def get_rejected_summary(context: Context, request: Request) -> Response:
-    """Count what was rejected by reason and device, most first."""
+    """Count what was rejected by reason and device, most first; `dropped` rows were too many to keep."""
     return json_page(request, [_count(row) for row in summarize(context.state)])
 
 
@@ -67,6 +67,8 @@ def _item(row: RejectedRow) -> dict[str, Any]:
         "payload": text,
         "payload_encoding": encoding,
         "payload_cut": len(row.payload) >= PAYLOAD_KEPT,
+        "offset": row.offset,
+        "readings": row.readings,
     }
 
 
@@ -85,4 +87,5 @@ def _payload(payload: bytes) -> tuple[str, str]:
 
 
 def _count(row: RejectedSummary) -> dict[str, Any]:
-    return {"reason": row.reason, "device": row.device, "count": row.count, "last": iso(row.last_us)}
+    last = None if row.last_us is None else iso(row.last_us)
+    return {"reason": row.reason, "device": row.device, "count": row.count, "dropped": row.dropped, "last": last}
