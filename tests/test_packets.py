@@ -262,6 +262,30 @@ def test_a_mutated_packet_raises_nothing_but_a_packet_error(data: st.DataObject,
     quietly(lambda: parse(data.draw(mutations(wire)), 0, 0 if first else version, LIMITS))
 
 
+FILTERS = st.lists(st.tuples(TEXT.filter(bool), st.integers(0, 2)), min_size=1, max_size=5)
+
+
+@given(FILTERS, st.integers(1, 65_535), st.none() | st.integers(1, 2**28 - 1), VERSION)
+def test_a_subscribe_is_read_as_it_was_written(
+    filters: list[tuple[str, int]], packet_id: int, number: int | None, version: int
+) -> None:
+    numbered = number is not None and version == V5
+    found = Properties({Property.SUBSCRIPTION_ID: number} if number is not None and numbered else {}).encode()
+    parts = [text_bytes(text) + bytes([qos]) for text, qos in filters]
+    wire = framed(0x82, packet_id.to_bytes(2, "big"), found if version == V5 else b"", *parts)
+    assert parse(wire, 0, version, LIMITS) == (Subscribe(packet_id, filters, numbered), len(wire))
+
+
+OTHERS = [b"\xc0\x00", b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00", b"\x62\x02\x00\x09", SUBSCRIBE_311, SUBSCRIBE_5]
+OTHERS += [b"\x40\x04\x00\x09\x10\x00", b"\xa2\x06\x00\x07\x00\x00\x01a", b"\xf0\x02\x00\x00", pubrel(7)]
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(OTHERS).flatmap(mutations), VERSION)
+def test_any_other_mutated_packet_raises_nothing_but_a_packet_error(wire: bytes, version: int) -> None:
+    quietly(lambda: parse(wire, 0, version, LIMITS))
+
+
 @settings(max_examples=400)
 @given(st.binary(max_size=60), st.sampled_from([0, V311, V5]))
 def test_noise_raises_nothing_but_a_packet_error(data: bytes, version: int) -> None:
