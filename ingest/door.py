@@ -40,6 +40,7 @@ __all__ = ["DoorReport", "read_report", "serve_door"]
 _log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_EVERY_S = 5.0
+_DRAIN_S = 2.0  # for what was taken to become durable when the door stops; all of stopping takes less than 5
 
 
 def serve_door(settings: IngestSettings, data: Path, state: str = "") -> None:
@@ -81,7 +82,7 @@ async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
             chore.cancel()
         for broker in brokers:
             broker.stop_reading()
-        await asyncio.gather(listener.stop(), http.stop())
+        await asyncio.gather(listener.stop(within_s=_DRAIN_S), http.stop(within_s=_DRAIN_S))
         for broker in brokers:
             await broker.stop()
         report.write()

@@ -53,10 +53,10 @@ class HttpDoor:
         """How many connections there are."""
         return 0 if self._served is None else self._served.connections
 
-    async def stop(self) -> None:
+    async def stop(self, *, within_s: float) -> None:
         """Accept no more, and answer what was taken as soon as it is durable."""
         if self._served is not None:
-            await self._served.stop()
+            await self._served.stop(within_s=within_s)
 
 
 async def open_http(
