@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ Credential = Callable[[str], tuple[str, bytes]]
 
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 1.0
 _TICK_S = 0.005
+_GOODBYE_S = 5.0
 _IDS_MAX = 65_535
 
 
@@ -54,14 +56,19 @@ class _Device(asyncio.Protocol):
         self.connected = False
         self._transport: asyncio.Transport | None = None
         self._rest = b""
+        self._asked_s = 0.0
         self._id = 0
         self._backoff_s = BACKOFF_MIN_S
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
 
     async def dial(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.fleet.closing:
             try:
-                await loop.create_connection(lambda: self, *self.fleet.address)
+                await loop.create_connection(lambda: self, *self.fleet.address, ssl=self.fleet.tls)
             except OSError:
                 await asyncio.sleep(self._next_wait_s())
             else:
@@ -76,6 +83,7 @@ class _Device(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self._rest = b""
         username, password = self.fleet.credential(self.name) if self.fleet.credential else (None, None)
+        self._asked_s = time.monotonic()
         self._write(connect(Connect(V311, self.name, True, 60, username=username, password=password)))
 
     def _write(self, data: bytes) -> None:
@@ -97,7 +105,7 @@ class _Device(asyncio.Protocol):
                 self.fleet.refused += 1
                 return
             self.connected, self._backoff_s = True, BACKOFF_MIN_S
-            self.fleet.greet()
+            self.fleet.greet(time.monotonic() - self._asked_s)
             self._send_again()
         elif packet[:2] == b"\x40\x02":
             order, sent_s = self.unacknowledged.pop(int.from_bytes(packet[2:], "big"))
@@ -133,6 +141,10 @@ class _Device(asyncio.Protocol):
     def _dial_again(self) -> None:
         self.fleet.keep(asyncio.ensure_future(self.dial()))
 
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
     def leave(self) -> None:
         if self._transport is not None:
             self._write(b"\xe0\x00")
@@ -150,11 +162,13 @@ class Fleet:
         window: int = 20,
         rate: float | None = None,
         credential: Credential | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.address, self.window, self.credential = address, window, credential
+        self.address, self.window, self.credential, self.tls = address, window, credential, tls
         self.orders = list(orders)
         self.acknowledged: dict[int, Acknowledged] = {}
         self.connects = self.losses = self.refused = 0
+        self.greetings_s: list[float] = []  # from a CONNECT to its CONNACK
         self.surprises: list[bytes] = []
         self.closing = False
         self._rate = rate
@@ -198,10 +212,14 @@ class Fleet:
         self.wait_until_acknowledged(len(self.orders), deadline_s=deadline_s)
         assert self.surprises == []
 
+    def drop(self) -> None:
+        """Break every connection; all devices come back at once."""
+        self._loop.call_soon_threadsafe(lambda: [device.abort() for device in self._devices.values()])
+
     def close(self) -> None:
         if not self.closing:
-            self._loop.call_soon_threadsafe(self._leave)
-            self._thread.join(10)
+            self._loop.call_soon_threadsafe(self._part)
+            self._thread.join(20)
 
     def latencies_s(self, start_s: float = 0.0, stop_s: float = float("inf")) -> list[float]:
         """Return how long PUBACKs took [s] of what was sent within [start, stop) of the monotonic clock, rising."""
@@ -211,9 +229,10 @@ class Fleet:
     def take_note(self, order: Order, sent_s: float) -> None:
         self.acknowledged.setdefault(order.number, Acknowledged(sent_s, time.monotonic()))
 
-    def greet(self) -> None:
+    def greet(self, after_s: float) -> None:
         """Take note that a device was let in."""
         self.connects += 1
+        self.greetings_s.append(after_s)
         if self.is_all_connected():
             self._welcome.set()
 
@@ -226,11 +245,22 @@ class Fleet:
         self._loop.run_forever()
         self._loop.close()
 
-    def _leave(self) -> None:
+    def _part(self) -> None:
         self.closing = True
+        self.keep(self._loop.create_task(self._leave()))
+
+    async def _leave(self) -> None:
+        """Say goodbye, and see every connection closed."""
         for device in self._devices.values():
             device.leave()
-        self._loop.call_later(0.05, self._loop.stop)
+        for _ in range(int(_GOODBYE_S / _TICK_S)):
+            if not any(device.is_open for device in self._devices.values()):
+                break
+            await asyncio.sleep(_TICK_S)
+        for device in self._devices.values():
+            device.abort()
+        await asyncio.sleep(_TICK_S)
+        self._loop.stop()
 
     async def _feed(self) -> None:
         for order in self.orders:

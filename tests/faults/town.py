@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
+import httpx
 
 from ingest.journal import JournalReader
 from ingest.message import Message
-from tests.faults.fleet import Order
+from tests.faults.fleet import Credential, Order
 from tests.processes import Qala, native
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "assert_nothing_lost",
     "assert_same",
     "assert_stored",
+    "credentials",
     "journalled",
     "orders",
     "qala_town",
@@ -65,7 +67,7 @@ def stored(folder: Path) -> list[Row]:
     """Read what the closed database file holds, past all of our code."""
     query = """
         SELECT device, quantity, time_us, value, flag
-        FROM readings JOIN series ON series.id = readings.series WHERE device NOT LIKE 'qala/%'
+        FROM readings JOIN series ON series.id = readings.series WHERE device LIKE 'town/%'
     """
     with duckdb.connect(str(folder / "readings.duckdb"), read_only=True) as connection:
         rows = connection.execute(query).fetchall()
@@ -121,11 +123,20 @@ def rss_bytes(pid: int) -> int:
     raise AssertionError(f"process {pid} has ended")
 
 
+def credentials(qala: Qala) -> Credential:
+    """Issue a credential to every device, and return what gives a device's own."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(qala.folder / "qala.sock")), timeout=30) as owner:
+        answer = owner.post("http://qala/api/v1/credentials/missing", json={})
+    assert answer.is_success, answer.text
+    tokens = {one["principal"]: one["token"].encode() for one in answer.json()["items"]}
+    return lambda device: (device, tokens[device])
+
+
 @contextmanager
-def qala_town(*, devices: int = DEVICES, **environment: str) -> Iterator[Qala]:
+def qala_town(*, devices: int = DEVICES, others: tuple[str, ...] = (), **environment: str) -> Iterator[Qala]:
     """Run Qala with meters in a folder whose path is short: sockets lie in it."""
     with tempfile.TemporaryDirectory(prefix="town-") as folder:
-        lines = [f"town/m{n},electricity_meter" for n in range(devices)]
+        lines = [f"{device},electricity_meter" for device in (*(f"town/m{n}" for n in range(devices)), *others)]
         file = Path(folder) / "devices.csv"
         file.write_text("\n".join(["id,kind", *lines]) + "\n")
         qala = Qala(Path(folder) / "data", devices=file)
