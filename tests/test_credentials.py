@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -60,6 +61,7 @@ class GuardedDoor:
             data,
             authenticate=True,
             mqtts="127.0.0.1:0",
+            https="127.0.0.1:0",
             certificate=str(self.server.certificate),
             private_key=str(self.server.private_key),
             client_ca=str(self.authority.file),
@@ -68,6 +70,7 @@ class GuardedDoor:
             self.process = subprocess.Popen(command, stderr=log)
         report = until(self._own_report)
         self.plain, self.tls = _address(report.address), _address(report.tls_address)
+        [self.https] = (until(self._own_report)).http_addresses
 
     def _own_report(self) -> DoorReport | None:
         assert self.process.poll() is None, (self.data / "door.log").read_text()
@@ -206,6 +209,24 @@ def test_a_gateway_publishes_where_its_filters_say(door: GuardedDoor) -> None:
         assert client.pubacks(1) == [1]
         client.publish(2, topic="qala/1/other/d-1/t")
         assert client.packet()[:5] == b"\x40\x03\x00\x02\x87"
+
+
+def test_http_ingest_asks_for_the_same_tokens(door: GuardedDoor) -> None:
+    [issued] = door.issue("web/d-1")
+
+    def post(device: str, token: str | None, client: Pair | None = None) -> int:
+        shown = {} if token is None else {"authorization": f"Bearer {token}"}
+        headers = {"content-type": "application/json", **shown}
+        url = f"https://{door.https}/ingest/1/{device}"
+        return httpx.post(url, content=b"{}", headers=headers, verify=door.authority.trust(client)).status_code
+
+    assert post("web/d-1", issued.token) == 202
+    assert post("web/d-2", issued.token) == 403
+    assert post("web/d-1", None) == 401
+    assert post("web/d-1", "aaaaaaaa." + "A" * 43) == 401
+    assert post("web/d-3", None, door.authority.client("web/d-3")) == 202
+    credentials.revoke(door.state, "web/d-1", now_us())
+    until(lambda: post("web/d-1", issued.token) == 401, deadline_s=5)
 
 
 def test_the_owner_of_the_folder_needs_no_credential(door: GuardedDoor) -> None:
