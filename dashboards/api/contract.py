@@ -347,29 +347,6 @@ class Backup(Model):
     file: str = Field(pattern="^/", max_length=4096)
 
 
-class SignIn(Model):
-    """A token to begin a session with."""
-
-    token: str = Field(max_length=200)
-
-
-class Session(Model):
-    """Who asks, and what for. `asked` tells whether a token is needed at all, `cookie` whether there is a session to end."""
-
-    name: str
-    scope: Literal["read", "operate"]
-    asked: bool
-    cookie: bool
-
-
-class NewToken(Model):
-    """A token to issue; without `expires_days` it holds until it is revoked."""
-
-    name: str = Field(min_length=1, max_length=100)
-    scope: Literal["read", "operate"]
-    expires_days: int | None = Field(default=None, ge=1, le=36_500)
-
-
 class Candidate(Model):
     device: str
     first: datetime
@@ -378,8 +355,11 @@ class Candidate(Model):
 
 
 class HealthReason(Model):
+    """Why not all is well: a stable code, its parameters, and what a person can do about it."""
+
     code: str
     params: dict[str, Any]
+    hint: str
 
 
 class Health(Model):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from dashboards.api import contract
 from dashboards.api.access import COOKIE
+from dashboards.api.contract_tokens import Session, SignIn
 from dashboards.api.guard import client_of
 from dashboards.api.render import json_response
 from dashboards.api.visitors import Visitor, Visitors, VisitorsOf
@@ -15,14 +15,14 @@ router = APIRouter(tags=["session"])
 _FLAGS = "Path=/; Secure; HttpOnly; SameSite=Strict"
 
 
-@router.get("/session", response_model=contract.Session)
+@router.get("/session", response_model=Session)
 async def get_session(request: Request, visitors: VisitorsOf) -> Response:
     """Tell who asks, and what they may do."""
     return json_response(_session(request.state.visitor, visitors))
 
 
-@router.post("/session", response_model=contract.Session)
-async def sign_in(request: Request, visitors: VisitorsOf, body: contract.SignIn) -> Response:
+@router.post("/session", response_model=Session)
+async def sign_in(request: Request, visitors: VisitorsOf, body: SignIn) -> Response:
     """Begin a session: the answer sets a cookie that no script reads and no other site sends."""
     visitor = await visitors.of_token(body.token.strip())
     if visitor is None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from dashboards.api import contract
 from dashboards.api.context import Context
+from dashboards.api.contract_tokens import NewToken
 from dashboards.api.render import json_page, json_response
 from dashboards.api.visitors import VisitorsOf
 from dashboards.times import iso
@@ -27,7 +27,7 @@ def list_tokens(context: Context, request: Request) -> Response:
 
 
 @router.post("/tokens")
-def issue_token(context: Context, visitors: VisitorsOf, new: contract.NewToken) -> Response:
+def issue_token(context: Context, visitors: VisitorsOf, new: NewToken) -> Response:
     """Issue a token. Its text is in this answer and nowhere else."""
     now_us = context.now_us()
     expires_us = None if new.expires_days is None else now_us + new.expires_days * _DAY_US
