@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -34,6 +34,7 @@ class Qala:
             "QALA_DATA": str(folder),
             "QALA_INGEST__MQTT": f"127.0.0.1:{self.mqtt_port}",
             "QALA_DASHBOARDS__HTTP": f"127.0.0.1:{self.http_port}",
+            "QALA_INGEST__PROBE_EVERY_S": "0",  # so that the journal has what a test sends, and nothing else
         }
         if devices is not None:
             self.environment["QALA_DEVICES_FILE"] = str(devices)
@@ -44,7 +45,7 @@ class Qala:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = (folder / "log").open("ab")
 
-    def __enter__(self) -> Qala:
+    def __enter__(self) -> Self:
         try:
             self.start_door()
             self.start_serve()
