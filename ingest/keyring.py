@@ -164,18 +164,19 @@ class Keyring:
 
     def look(self) -> bool:
         """Take up what changed; tell whether something did, or something expired. Keeps what it knows where it cannot look."""
+        changed = False
         try:
-            self._read_key()
             changed = self._read_state()
+            self._read_key()
         except (SQLAlchemyError, QalaError, OSError) as error:
             self._complain(error)
-            changed = False
         else:
             self._recover()
         return self._note_ends(changed=changed)
 
     def _read_key(self) -> None:
-        if not self._has_key and self._key_file.exists():
+        """Read the key once there is one. Raises as `read_key` where it is missing and tokens need it."""
+        if not self._has_key and (self._known.tokens or self._key_file.exists()):
             self._key, self._has_key = read_key(self._key_file), True
 
     def _read_state(self) -> bool:

@@ -280,6 +280,17 @@ def test_what_is_known_stays_while_the_state_cannot_be_read_and_is_told_once(
     assert town.keyring.trouble == ""
 
 
+def test_a_key_that_was_lost_is_told_and_taken_up_when_it_is_back(town: Town) -> None:
+    token = town.issue().token
+    aside = key_file(town.folder).rename(town.folder / "aside")
+    for _ in range(5):
+        assert town.refusal(token)
+    assert "credential.key" in town.keyring.trouble
+    aside.rename(key_file(town.folder))
+    assert town.enter(token)
+    assert town.keyring.trouble == ""
+
+
 def test_a_state_that_was_restored_from_before_is_read_anew(town: Town, tmp_path: Path) -> None:
     old = town.issue().token
     town.state.dispose()
