@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -40,6 +41,7 @@ __all__ = ["DoorReport", "read_report", "serve_door"]
 _log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_EVERY_S = 5.0
+_OTHER_FILES = 256  # what the door opens beside its connections
 _DRAIN_S = 2.0  # for what was taken to become durable when the door stops; all of stopping takes less than 5
 
 
@@ -49,7 +51,18 @@ def serve_door(settings: IngestSettings, data: Path, state: str = "") -> None:
     Raises:
         QalaError: the journal or a certificate cannot be opened, or an address is taken.
     """
+    _allow_files(settings.connections_max + _OTHER_FILES)
     uvloop.run(_serve(settings, data, state or f"sqlite:///{data}/state.sqlite"))
+
+
+def _allow_files(needed: int) -> None:
+    """Raise this process's limit of open files, as far as it may, to what all connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if most < needed:
+        _log.warning("only %d files may be open: raise the limit, or lower ingest.connections_max", most)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _serve(settings: IngestSettings, data: Path, state: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qala.bench.acknowledging import Acknowledged, Beside
+from qala.bench.broker import SHAPE, Seen
 from qala.bench.crowd import Idle, Storm
 from qala.bench.way import SHAPES, Way
 
-__all__ = ["Table", "acknowledged", "crowds", "flooded", "ratios", "ways"]
+__all__ = ["Table", "acknowledged", "crowds", "flooded", "ratios", "subscribed", "ways"]
 
 Table = tuple[str, Sequence[str], Sequence[tuple[str, Sequence[str]]]]
 """A title, the columns' names, and lines of a name and a cell for each column."""
@@ -115,3 +116,19 @@ def crowds(idle: Sequence[Idle], storms: Sequence[Storm]) -> Table:
             ("  a calm device meanwhile, p50 / p99 ms", [f"{s.calm_p50_ms:.1f} / {s.calm_p99_ms:.1f}" for s in storms]),
         ]
     return "crowds", names, lines
+
+
+def subscribed(found: Sequence[Seen]) -> Table:
+    """Return what each subscriber took off a broker, over the one that only counts (its limit)."""
+    limit = next((one.per_second for one in found if one.name == "only counts"), 0.0)
+    lines = [
+        (
+            f"stored messages over counted ones (goal {SHAPE.goal:g})",
+            [f"{one.stored_per_second / limit:.2f}" if one.stored_s and limit else "-" for one in found],
+        ),
+        ("messages a second taken", [f"{one.per_second:,.0f}" for one in found]),
+        ("messages a second stored", [f"{one.stored_per_second:,.0f}" if one.stored_s else "-" for one in found]),
+        ("CPU of the subscriber, us a message", [f"{one.cpu_us:.1f}" for one in found]),
+        ("CPU of mosquitto, us a message", [f"{1e6 * one.broker_s / one.messages:.1f}" for one in found]),
+    ]
+    return f"off a mosquitto, {SHAPE.connections} publishers", [one.name for one in found], lines

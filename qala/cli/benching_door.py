@@ -43,6 +43,7 @@ def _measure(parts: Sequence[str], names: Sequence[str], share: float) -> tuple[
 
     from qala.bench import door_report as report
     from qala.bench.acknowledging import LOADS, bench_acknowledging, bench_flood
+    from qala.bench.broker import SHAPE, bench_broker
     from qala.bench.crowd import bench_idle, bench_storm
     from qala.bench.machine import describe
 
@@ -51,6 +52,9 @@ def _measure(parts: Sequence[str], names: Sequence[str], share: float) -> tuple[
     if "way" in parts:
         found["way"] = _ways(names, share)
         tables += [report.ratios(found["way"]), *report.ways(found["way"])]
+    if "broker" in parts:
+        found["broker"] = bench_broker(msgspec.structs.replace(SHAPE, messages=int(SHAPE.messages * share)), say)
+        tables.append(report.subscribed(found["broker"]))
     if "puback" in parts:
         loads = [msgspec.structs.replace(load, messages=int(load.messages * share)) for load in LOADS]
         found["puback"] = [one for load in loads for one in bench_acknowledging(load, say)]
