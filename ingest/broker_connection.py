@@ -69,6 +69,7 @@ class BrokerConnection(asyncio.Protocol):
         self._sizes: deque[tuple[int, int]] = deque()  # (messages, bytes) that wait, in the order of the reads
         self._bytes = 0
         self._begun = self._ready_at = self._heard = self._asked = self._pinged = self._loop.time()
+        self._unread_since = 0.0  # loop time
         self._timer: asyncio.TimerHandle | None = None
 
     # ---- what asyncio calls
@@ -91,6 +92,7 @@ class BrokerConnection(asyncio.Protocol):
         self._finish(BrokerError(f"the connection was lost: {exc}" if exc else "it closed the connection"))
 
     def pause_writing(self) -> None:
+        self._unread_since = self._loop.time()
         self._hold(_Hold.UNREAD)
 
     def resume_writing(self) -> None:
@@ -233,7 +235,9 @@ class BrokerConnection(asyncio.Protocol):
         self._timer = self._loop.call_later(min(_LOOK_S, self.session.keep_alive_s / 4), self._look)
 
     def _silence(self, now: float) -> BrokerError | None:
-        """Tell what the broker has not answered in time; nothing can be said while nothing is read."""
+        """Tell what the broker has not answered in time; nothing can be said of what it sends while nothing is read."""
+        if self._held & _Hold.UNREAD and now - self._unread_since > self.session.keep_alive_s:
+            return BrokerError(f"it has read nothing of what we send for {self.session.keep_alive_s} s")
         if self._held:
             return None
         if not self.ready.is_set() and now - self._begun > _ANSWER_S:

@@ -84,7 +84,6 @@ class Session:
         self.refused: dict[str, str] = {}
         self.notes: list[str] = []  # what the broker grants less than was asked
         self.resumed = False  # the broker had kept our session
-        self.forgotten = False  # the dropped filters are gone from it
         self.keep_alive_s = plan.keep_alive_s
         self.turned_down = 0  # messages that could not be taken
         self._plan = plan
@@ -311,7 +310,6 @@ class Session:
     def _settle(self) -> None:
         if not self._asked and not self._leaving:
             self.phase = Phase.READY
-            self.forgotten = True
 
 
 def _connect(plan: Plan) -> bytes:

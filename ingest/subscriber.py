@@ -23,6 +23,7 @@ from ingest.broker_settings import BrokerSettings
 from ingest.commit import GroupCommit
 from ingest.packets import Limits
 from ingest.report import BrokerReport
+from ingest.settings import is_loopback
 
 __all__ = ["Subscriber"]
 
@@ -70,6 +71,9 @@ class Subscriber:
 
     def start(self) -> None:
         """Connect, and stay connected."""
+        address = self._settings.address
+        if self._settings.password_file and not address.tls and not is_loopback(address.host):
+            _log.warning("broker %s: the password crosses the network as it is: write mqtts:// in its url", self.name)
         self._task = asyncio.create_task(self._run())
 
     def stop_reading(self) -> None:

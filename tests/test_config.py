@@ -159,3 +159,40 @@ def test_a_variable_that_is_no_table_is_refused_and_not_repeated(monkeypatch: py
     with pytest.raises(ConfigError, match="store") as raised:
         load_config()
     assert "hidden-one" not in f"{raised.value} {raised.value.hint}"
+
+
+def test_each_broker_is_a_table_of_its_own_in_file_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(
+        '[ingest.brokers.city]\nurl = "mqtt://city"\ntopics = ["a/#", "b"]\n[ingest.brokers.roads]\nurl = "mqtts://roads:1"\n'
+    )
+    monkeypatch.setenv("QALA_INGEST__BROKERS__CITY__PASSWORD_FILE", "secret")
+    monkeypatch.setenv("QALA_INGEST__BROKERS__CITY__TOPICS", '["c"]')
+
+    config = load_config()
+
+    assert set(config.ingest.brokers) == {"city", "roads"}
+    assert config.ingest.brokers["roads"].address == ("roads", 1, True)
+    assert origin(config, "ingest.brokers.city.url") == ("mqtt://city", "qala.toml")
+    assert origin(config, "ingest.brokers.city.topics") == (["c"], "environment")
+    assert origin(config, "ingest.brokers.city.password_file") == ("secret", "environment")
+    assert origin(config, "ingest.brokers.roads.keep_alive_s") == (30, "default")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        pytest.param(
+            "[ingest.brokers.city]\nurll = 'mqtt://x'", "did you mean 'ingest.brokers.NAME.url'", id="misspelt key"
+        ),
+        pytest.param("[ingest.brokers.city]\ntopics = ['a']", "field required", id="no address"),
+        pytest.param("[ingest.brokers.'The City']\nurl = 'mqtt://x'", "should match pattern", id="a name with a space"),
+        pytest.param("[ingest]\nbrokers = 3", "'ingest.brokers' must be a table", id="no tables"),
+        pytest.param(
+            "[ingest.brokers]\ncity = 3", "'ingest.brokers.city' must be a table", id="a broker that is no table"
+        ),
+    ],
+)
+def test_a_mistake_in_a_broker_is_named(toml: str, message: str) -> None:
+    write(toml)
+    with pytest.raises(ConfigError, match=message):
+        load_config()
