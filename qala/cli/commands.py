@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from devices.errors import ConfigError
-from qala.cli.records import DeviceOption, devices
+from qala.cli.records import devices
 from qala.cli.shell import FAILED, ConfigOption, DataOption, JsonOption, LimitOption, ask, say, show
 
 if TYPE_CHECKING:
     from qala.client import Client
 
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Only of this device.", metavar="FLEET/DEVICE")]
 _COLUMNS = ["id", "device", "state", "requested", "requested_by", "expires", "delivered", "code"]
 _OPEN = frozenset({"pending", "sent"})
 _LOOK_S = 0.2
