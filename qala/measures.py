@@ -88,6 +88,7 @@ def _journal(report: DoorReport) -> list[Metric]:
         gauge("qala_journal_bytes", "Bytes of the journal on disk.", report.journal_bytes),
         gauge("qala_journal_segments", "Files of the journal.", report.segments),
         gauge("qala_journal_free_bytes", "What its file system can still take.", report.disk_free),
+        gauge("qala_journal_full", "1 where it takes nothing for want of room.", report.disk_full),
     ]
 
 

@@ -50,10 +50,13 @@ def of_brokers(report: DoorReport | None) -> Mapping[str, Part]:
     return {"brokers": {"up": not troubles, "error": "; ".join(troubles) or None, "brokers": brokers}}
 
 
-def of_probe(probe: Probe) -> Part:
-    """Say how long a message of our own takes; `late_s` of one that should have been in the store by now."""
+def of_probe(probe: Probe, running: Mapping[str, bool]) -> Mapping[str, Part]:
+    """Say how long a message of our own takes, and for how long one has been on its way; nothing where none is sent."""
+    if "probe" not in running:
+        return {}
     puback_s = probe.last_puback_s
-    return {"puback_s": None if puback_s is None else round(puback_s, 6), "late_s": round(probe.late_s(), 3)}
+    times = {"puback_s": None if puback_s is None else round(puback_s, 6), "late_s": round(probe.late_s(), 3)}
+    return {"probe": {"up": running["probe"], **times}}
 
 
 def of_threads(

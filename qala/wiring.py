@@ -258,13 +258,12 @@ class App:
     def parts(self) -> Parts:
         """Say how each part is doing."""
         now_us = _now_us()
+        running = {thread.name: thread.is_well() for thread in self._threads}
         return {
             "door": standing.of_door(read_report(self._config.folder), now_us),
             **standing.of_brokers(read_report(self._config.folder)),
-            **standing.of_threads(
-                {thread.name: thread.is_well() for thread in self._threads}, self._projector, self._scheduler, now_us
-            ),
-            "probe": standing.of_probe(self._probe),
+            **standing.of_threads(running, self._projector, self._scheduler, now_us),
+            **standing.of_probe(self._probe, running),
             "store": {**standing.of_store(self._store, self._reader.id), **self._upkeep.part()},
         }
 

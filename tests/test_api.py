@@ -951,6 +951,8 @@ def test_a_replay_is_asked_of_the_projector(city: City) -> None:
             "credentials_stale",
             id="credentials that cannot be read again",
         ),
+        pytest.param({"probe": {"late_s": 31.0}}, "degraded", "probe_late", id="a probe that does not arrive"),
+        pytest.param({"probe": {"late_s": 2.0}}, "ok", None, id="a probe on its way"),
         pytest.param({"door": {"journal_lost": 3}}, "degraded", "journal_lost", id="a journal that is gone"),
         pytest.param({"door": {"disk_full": True, "disk_free": 0}}, "degraded", "disk_full", id="a full disk"),
         pytest.param({"door": {"disk_low": True, "disk_free": 9}}, "degraded", "disk_low", id="a disk that fills up"),

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards.api.app import create_app
+from dashboards.health import HINTS
 from dashboards.prometheus import Metric, Sample, counter, encode, gauge, histogram
 from ingest.histogram import Histogram
 from ingest.report import BrokerReport, DoorReport, ReportFile
@@ -157,3 +158,14 @@ def test_promtool_finds_nothing_wrong(exposition: str) -> None:
         [promtool, "check", "metrics"], input=exposition, text=True, capture_output=True, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("code", sorted(HINTS))
+def test_every_reason_of_health_has_words_in_every_language_and_in_the_documents(code: str) -> None:
+    languages = {path.stem: path.read_text() for path in (ROOT / "dashboards/web/src/i18n").glob("??.ts")}
+    assert {name for name, text in languages.items() if f'"reason.{code}": ' in text} == {"en", "ru", "kk"}
+    documents = (ROOT / "docs" / "operating.md").read_text()
+    assert f"`{code}`" in documents or code == "brokers_down"

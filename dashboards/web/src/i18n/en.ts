@@ -304,6 +304,8 @@ export const en = {
   "reason.projector_down": "processing has stopped",
   "reason.scheduler_down": "calculations have stopped",
   "reason.outbox_down": "notices are not being sent",
+  "reason.probe_late": "a test message does not arrive",
+  "reason.probe_down": "test messages are not being sent",
   "reason.store_upkeep": "the store's upkeep fails; readings go on being stored",
   "reason.store_down": "the store does not answer",
   "reason.projector_behind": "processing is behind",

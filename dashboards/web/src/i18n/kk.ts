@@ -306,6 +306,8 @@ export const kk: Messages = {
   "reason.projector_down": "өңдеу тоқтады",
   "reason.scheduler_down": "есептеу тоқтады",
   "reason.outbox_down": "хабарламалар жіберілмейді",
+  "reason.probe_late": "сынақ хабары жетпей жатыр",
+  "reason.probe_down": "сынақ хабарлары жіберілмейді",
   "reason.store_upkeep": "қоймаға қызмет көрсету сәтсіз; көрсеткіштер сақталуын жалғастыруда",
   "reason.store_down": "қойма жауап бермейді",
   "reason.projector_behind": "өңдеу кешігіп жатыр",

@@ -310,6 +310,8 @@ export const ru: Messages = {
   "reason.projector_down": "обработка остановлена",
   "reason.scheduler_down": "расчёты остановлены",
   "reason.outbox_down": "уведомления не отправляются",
+  "reason.probe_late": "тестовое сообщение не доходит",
+  "reason.probe_down": "тестовые сообщения не отправляются",
   "reason.store_upkeep": "обслуживание хранилища не удаётся; показания по-прежнему сохраняются",
   "reason.store_down": "хранилище не отвечает",
   "reason.projector_behind": "обработка отстаёт",
