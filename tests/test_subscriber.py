@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import mqtt5
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from pydantic import ValidationError
@@ -246,6 +250,36 @@ def test_what_the_broker_grants_less_than_was_asked_is_said() -> None:
     talk.hears(mqtt5.ConnAckPacket(session_expiry_interval=60, server_keep_alive=11).write())
     assert talk.session.notes == ["it keeps our session for 60 s only, not 1000 s"]
     assert talk.session.keep_alive_s == 11
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=12), room=st.integers(1, 9))
+def test_however_the_bytes_come_and_however_little_room_there_is_the_messages_are_the_same(
+    cuts: list[int], room: int
+) -> None:
+    stream = b"".join(
+        [message(1), message(2, retained=True), packet(V5, Publish(TOPIC, b"0")), message(3, "a/#"), b"\xd0\x00"]
+        + [message(n, f"t/{n % 3}", duplicate=n % 4 == 0) for n in range(4, 20)]
+    )
+    whole, pieces, rest = Talk(), Talk(), b""
+    assert whole.hears(stream) == len(stream)
+    for begin, end in itertools.pairwise([0, *sorted(cuts), len(stream)]):
+        rest += stream[begin:end]
+        while at := pieces.hears(rest, room=len(pieces.ids) + room):
+            rest = rest[at:]
+    assert rest == b""
+    assert pieces.rows == whole.rows
+    assert pieces.ids == whole.ids
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@given(garbage=st.binary(max_size=40), flips=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=5))
+def test_whatever_a_broker_sends_ends_the_connection_at_worst(garbage: bytes, flips: list[tuple[int, int]]) -> None:
+    sane = message(1) + mqtt5.SubAckPacket(1, [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE]).write() + message(2)
+    data = bytearray(sane + garbage)
+    for at, value in flips:
+        data[at % len(data)] = value
+    with contextlib.suppress(BrokerError):
+        Talk().hears(bytes(data))
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
