@@ -25,6 +25,7 @@ from sqlalchemy import Engine, insert
 
 from dashboards.api import contract
 from dashboards.api.contract_commands import Command
+from dashboards.api.contract_ledger import LedgerRow
 from dashboards.api.guard import CSP
 from dashboards.api.server import make_server
 from dashboards.settings import DashboardsSettings
@@ -74,7 +75,9 @@ def filled(city: City) -> City:
 
 
 def reject(state: Engine, *rows: RejectedRow) -> None:
-    RejectedLog(state, 1_000).record(Position("journal", 0), Position("journal", 1_000), rows)
+    with state.begin() as connection:
+        log = RejectedLog(state, 1_000, 1_000)
+        log.record(connection, Position("journal", 0), Position("journal", 1_000), rows)
 
 
 # ---- the contract
@@ -107,6 +110,7 @@ ANSWERS = [
     pytest.param("/rules", contract.Page[contract.Rule], id="rules"),
     pytest.param("/rejected", contract.Page[contract.Rejected], id="rejected"),
     pytest.param("/rejected/summary", contract.Page[contract.RejectedCount], id="rejected, counted"),
+    pytest.param("/ledger", contract.Page[LedgerRow], id="ledger"),
     pytest.param("/candidates", contract.Page[contract.Candidate], id="candidates"),
     pytest.param("/commands", contract.Page[Command], id="commands"),
     pytest.param("/devices/city/air-1/commands", contract.Page[Command], id="commands of a device"),

@@ -21,45 +21,12 @@ from qala.cli.shell import (
     show,
 )
 
-rejected = typer.Typer(help="Messages and readings that were not accepted.", no_args_is_help=True)
 devices = typer.Typer(help="Devices of the registry, and candidates for it.", no_args_is_help=True)
 alerts = typer.Typer(help="Alert episodes.", no_args_is_help=True)
-app.add_typer(rejected, name="rejected")
 app.add_typer(devices, name="devices")
 app.add_typer(alerts, name="alerts")
 rules = typer.Typer(help="Alert rules.", no_args_is_help=True)
 app.add_typer(rules, name="rules")
-
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this reason.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="Only of this device.", metavar="FLEET/DEVICE")]
-
-
-@rejected.command("ls")
-def rejected_ls(
-    config: ConfigOption = None,
-    data: DataOption = None,
-    reason: ReasonOption = None,
-    device: DeviceOption = None,
-    limit: LimitOption = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """List rejected messages and readings, with the reasons."""
-    rows = ask(config, data, lambda api: api.items("/rejected", limit=limit, reason=reason, device=device))
-    show(rows, ["received", "reason", "detail", "device", "key", "topic"], as_json=as_json)
-
-
-@rejected.command("replay")
-def rejected_replay(
-    config: ConfigOption = None,
-    data: DataOption = None,
-    reason: ReasonOption = None,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Decode rejected messages again, with today's registry and formats."""
-    body = {name: value for name, value in (("reason", reason), ("device", device)) if value is not None}
-    done = ask(config, data, lambda api: api.post("/rejected/replay", body))
-    show([done], ["replayed", "accepted", "still_rejected"], as_json=as_json)
 
 
 @devices.command("ls")
