@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from ingest.journal import JournalReader
 from ingest.packets import V5, Publish, publish
 from ingest.report import DoorReport, read_report
 from tests.mqtt_client import RawClient
+from tests.processes import Qala, native
 from tests.test_door import door_command
 from tests.wait import until
 
@@ -27,10 +29,16 @@ SETTINGS = {"segment_max": MIB, "keep_free_bytes": MIB, "http": "127.0.0.1:0"}
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB of its own."""
-    folder = tmp_path / "disk"
+    with mounted(tmp_path / "disk", "8m") as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of that size; skip the test where that is not allowed."""
     folder.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0755", "qala-test", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "qala-test", str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -203,3 +211,42 @@ def test_sigterm_on_a_full_disk_ends_the_door_within_five_seconds(disk: Path, tm
         assert door.process.wait(10) == 0
         assert time.monotonic() - began < 5
         assert {door.sent[number] for number in door.acknowledged} <= door.payloads()
+
+
+def test_the_server_on_a_full_disk_goes_on_answering_and_catches_up_by_itself() -> None:
+    with tempfile.TemporaryDirectory(prefix="qala-") as name, mounted(Path(name) / "disk", "64m") as disk:
+        (Path(name) / "devices.csv").write_text("id,kind\nair/a1,air_station\n")
+        qala = Qala(disk / "data", devices=Path(name) / "devices.csv")
+        with qala, RawClient(("127.0.0.1", qala.mqtt_port)) as client:
+            assert qala.serve is not None
+            pid = qala.serve.pid
+            client.connect("a1")
+            send(client, range(300))
+            qala.wait_until_caught_up()
+            ballast = disk / "ballast"
+            fill(ballast)
+            send(client, range(300, 600))
+            part = until(lambda: found if (found := qala.get("health")["parts"]["projector"])["error"] else None)
+            assert not part["up"]
+            assert qala.serve.poll() is None
+            ballast.unlink()
+            heard = 0
+            while heard < 600:
+                assert client.packet()
+                heard += 1
+            qala.wait_until_caught_up()
+            assert (qala.serve.poll(), qala.serve.pid) == (None, pid)
+            assert qala.get("health")["parts"]["projector"]["applied"] == 600
+
+
+def send(client: RawClient, seconds: range) -> None:
+    for at in seconds:
+        payload = native({"pm2_5": at % 50 + 0.5}, t=f"2026-11-22T09:{at // 60:02d}:{at % 60:02d}Z")
+        client.publish(at + 1, topic="qala/1/air/a1/t", payload=payload)
+
+
+def fill(path: Path) -> None:
+    """Write until the disk takes no more."""
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))

@@ -28,7 +28,9 @@ from ingest.http_server import HttpIngest
 from ingest.journal import Journal, JournalReader
 from ingest.message import Message, MessageType, Source
 from ingest.settings import IngestSettings
+from ingest.tls import server_context
 from tests.disk import Disk
+from tests.pki import Authority
 from tests.wait import until
 
 JSON = {"content-type": "application/json"}
@@ -585,3 +587,31 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(tmp_path: Path) -> No
         with pytest.raises(OSError, match="refused"):
             raw(live)
         idle.close()
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+def test_over_tls_a_client_may_show_a_certificate_instead_of_a_token(tmp_path: Path) -> None:
+    class Certified(OpenGate):
+        def authenticate(
+            self, username: str | None, password: bytes | None, certificate: Mapping[str, Any] | None
+        ) -> Principal:
+            if not certificate:
+                raise RefusedError("no certificate")
+            [[(_, name)]] = certificate["subject"]
+            return device(name)
+
+    authority = Authority(tmp_path)
+    server = authority.server()
+    context = server_context(server.certificate, server.private_key, authority.file)
+    with serving(tmp_path / "journal", Certified()) as live:
+        host, port = live.run(live.ingest.start("127.0.0.1:0", context))
+        url = f"https://{host}:{port}/ingest/1/air/a1"
+        with httpx.Client(verify=authority.trust(authority.client("air/a1"))) as client:
+            assert client.post(url, content=b"{}", headers=JSON).status_code == 202
+            assert is_problem(client.post(url + "x", content=b"{}", headers=JSON), 403, "topic_mismatch")
+        with httpx.Client(verify=authority.trust()) as client:
+            assert is_problem(client.post(url, content=b"{}", headers=JSON), 401, "credential")
+            assert is_problem(client.post(url, content=b"x" * 70000, headers=JSON), 401, "credential")
+        assert [message.principal for message in live.journalled()] == ["air/a1"]
