@@ -105,5 +105,5 @@ def _moment(time_us: Int64Array, interval_us: int) -> int:
     """Return the mean moment of times within an interval, which goes round: [0, interval)."""
     if not len(time_us):
         return 0
-    angle = np.angle(np.exp(2j * np.pi * (time_us % interval_us) / interval_us).mean())
-    return round(angle / (2 * np.pi) * interval_us) % interval_us
+    turns = float(np.angle(np.exp(2j * np.pi * (time_us % interval_us) / interval_us).mean())) / (2 * np.pi)
+    return round(turns * interval_us) % interval_us
