@@ -5,11 +5,12 @@ The fast tier runs with all other tests; the full one with `pytest -m torture`.
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import pytest
 
-__all__ = ["SIZES", "Size", "tiers"]
+__all__ = ["SIZES", "Size", "slowness", "tiers"]
 
 FULL_TIMEOUT_S = 1_500
 
@@ -44,3 +45,8 @@ def tiers(name: str) -> pytest.MarkDecorator:
     marks = (pytest.mark.torture, pytest.mark.timeout(FULL_TIMEOUT_S))
     sizes = [] if fast is None else [pytest.param(fast, id="fast")]
     return pytest.mark.parametrize("size", [*sizes, pytest.param(full, id="full", marks=marks)])
+
+
+def slowness() -> float:
+    """Return by how much limits of time grow, because others have the machine too: they are those of an idle one."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from tests.processes import Qala, native
 
 __all__ = [
     "Row",
+    "assert_ledger_adds_up",
     "assert_nothing_lost",
     "assert_same",
     "assert_stored",
@@ -35,6 +37,9 @@ __all__ = [
 DEVICES = 100
 START_S = 1_767_225_600  # 2026-01-01T00:00:00Z
 GOOD = 1
+
+LEDGER = ("messages", "duplicates", "readings", "accepted")
+_LEDGER_SUMS = f"SELECT {', '.join(f'sum({name})' for name in LEDGER)} FROM ledger WHERE device LIKE 'town/%'"
 
 T = TypeVar("T")
 Row = tuple[str, str, int, str, int]
@@ -94,7 +99,23 @@ def assert_nothing_lost(qala: Qala, sent: list[Order]) -> int:
     found = Counter((message.topic, message.payload) for message in journalled(qala.folder))
     assert_same(set(found), {(one.topic, one.payload) for one in sent})
     assert_stored(stored(qala.folder), sent)
+    assert_ledger_adds_up(qala, sent)
     return found.total() - len(found)
+
+
+def assert_ledger_adds_up(qala: Qala, sent: list[Order]) -> None:
+    """Make sure that every message and reading is counted once, as what it was. Of a Qala that was stopped."""
+    journal = journalled(qala.folder)
+    with closing(sqlite3.connect(qala.folder / "state.sqlite")) as state:
+        counted = dict(zip(LEDGER, state.execute(_LEDGER_SUMS).fetchone(), strict=True))
+        [[rejected]] = state.execute(
+            "SELECT coalesce(sum(readings), 0) FROM ledger_rejected WHERE device LIKE 'town/%'"
+        ).fetchall()
+    assert counted["messages"] == len(journal)
+    assert (
+        counted["messages"] - counted["duplicates"] == len({(one.topic, one.payload) for one in journal}) == len(sent)
+    )
+    assert counted["readings"] == counted["accepted"] + rejected == len(sent)
 
 
 def assert_stored(held: list[Row], sent: list[Order]) -> None:
