@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -104,16 +105,16 @@ def remembered(folder: Path, now_us: int, *, keys_max: int = KEYS_MAX) -> Keys:
     return keys
 
 
-def _with_keys(folder: Path, synced: int, now_us: int) -> list[tuple[int, Message]]:
+def _with_keys(folder: Path, synced: int, now_us: int) -> Iterator[tuple[int, Message]]:
     needle = _KEY.encode()
-    return [
-        (number, message)
-        for first, following in _recent(folder, synced, now_us)
-        for raw in frames(_content(segment_path(folder, first)))
-        if raw.first < following and needle in block_of(raw)
-        for number, message in enumerate(decode_block(raw), start=raw.first)
-        if message.source == Source.HTTP and message.properties and _COUNT in message.properties
-    ]
+    for first, following in _recent(folder, synced, now_us):
+        for raw in frames(_content(segment_path(folder, first))):
+            if raw.first < following and needle in block_of(raw):
+                yield from (
+                    (number, message)
+                    for number, message in enumerate(decode_block(raw), start=raw.first)
+                    if message.source == Source.HTTP and message.properties and _COUNT in message.properties
+                )
 
 
 def _content(path: Path) -> bytes:
