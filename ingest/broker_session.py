@@ -1,7 +1,8 @@
 """One connection's conversation with an existing broker, as its MQTT 5 client: bytes in, rows and bytes out. No I/O, no clock.
 
-Section numbers are those of "MQTT Version 5.0" (OASIS, 2019). The codec `mqtt5` writes all packets and reads all but PUBLISH:
-it ends with a panic on text that is not UTF-8, and that is what a poisoned message looks like.
+Section numbers are those of "MQTT Version 5.0" (OASIS, 2019). The codec `mqtt5` writes all packets and reads what brokers
+answer. Of messages it reads only what is known to be text: it ends with a panic on anything else, and that is what a
+poisoned message looks like.
 """
 
 from __future__ import annotations
@@ -115,16 +116,17 @@ class Session:
                     room=room - len(ids),
                     tail=tail,
                 )
-            end = self._end_of_packet(data, at)
-            if end is None:
+            bounds = self._bounds(data, at)
+            if bounds is None:
                 break
+            begin, end = bounds
             if data[at] >> 4 != Kind.PUBLISH:
                 self._control(data[at:end])
             elif not self.phase:
                 raise BrokerError("it sent a message before it accepted us")
             elif data[at] & 6 and len(ids) >= room:
                 break
-            else:
+            elif not self._familiar(data, at, begin, end, tail, rows, ids):
                 self._publish(data[at:end], now_us, rows, ids)
             at = end
         return at
@@ -157,8 +159,8 @@ class Session:
         self._twos.discard(number)
         return is_two
 
-    def _end_of_packet(self, data: bytes, at: int) -> int | None:
-        """Return where the packet at `at` ends; None where it is not all there yet."""
+    def _bounds(self, data: bytes, at: int) -> tuple[int, int] | None:
+        """Return where the body of the packet at `at` begins and ends; None where it is not all there yet."""
         if at >= len(data):
             return None
         try:
@@ -172,9 +174,44 @@ class Session:
             raise BrokerError(
                 f"it sent a packet of {end - at} bytes, {self._plan.packet_max} were allowed", hint="raise packet_max"
             )
-        return end if end <= len(data) else None
+        return (header[1], end) if end <= len(data) else None
 
     # ---- messages
+
+    def _familiar(
+        self,
+        data: bytes,
+        at: int,
+        begin: int,
+        end: int,
+        tail: tuple[int, str, str, int, int, int],
+        rows: list[Row],
+        ids: list[bytes],
+    ) -> bool:
+        """Take a message on a topic that was checked, with the codec for its properties; False: this is none.
+
+        `_publish` says the same of it at several times the cost. Properties in ASCII are what the codec can be given.
+        """
+        if data[at] & 6 != 2:
+            return False
+        middle = begin + 2 + (data[begin] << 8) + data[begin + 1] if end - begin > 4 else end
+        payload = middle + 3 + data[middle + 2] if middle + 2 < end else end + 1
+        topic = self._topics.get(data[begin + 2 : middle])
+        number = data[middle : middle + 2]
+        if payload > end or topic is None or number == b"\0\0" or end - payload > self._limits.payload_max:
+            return False
+        properties = None
+        if payload > middle + 3:
+            block = data[middle + 2 : payload]
+            if block[0] > 0x7F or not block.isascii():
+                return False
+            packet = _decoded(data[at:end])
+            if not isinstance(packet, mqtt5.PublishPacket) or packet.topic_alias is not None:
+                return False
+            properties = _kept(packet)
+        rows.append((topic, data[payload:end], *tail, bool(data[at] & 1), bool(data[at] & 8), properties))
+        ids.append(number)
+        return True
 
     def _publish(self, frame: bytes, now_us: int, rows: list[Row], ids: list[bytes]) -> None:
         """Take one message of any kind; one that cannot be taken is recorded, so that it does not come back for ever."""
@@ -337,6 +374,14 @@ def _decoded(frame: bytes) -> mqtt5.Packet:
         if type(error).__name__ != "PanicException":  # what the codec raises on text that is not UTF-8
             raise
         raise _malformed(error) from error
+
+
+def _kept(packet: mqtt5.PublishPacket) -> dict[str, str] | None:
+    """Keep of a message's properties what `properties_of` keeps."""
+    kept = {f"user.{name}": value for name, value in packet.user_properties}
+    if packet.content_type:
+        kept["content_type"] = packet.content_type
+    return kept or None
 
 
 def _message(frame: bytes, limits: Limits) -> Publish:

@@ -25,8 +25,11 @@ from ingest.message import Message, MessageType, Source
 from ingest.packets import V5, Limits, Publish
 from ingest.packets import publish as packet
 from ingest.report import DoorReport
+from ingest.rows import properties_of
 from ingest.segments import Row
 from ingest.subscriber import Subscriber
+from ingest.wire import Properties as WireProperties
+from ingest.wire import Property
 from qala import measures
 from qala.standing import of_brokers
 from tests.mosquitto import Mosquitto
@@ -280,6 +283,34 @@ def test_whatever_a_broker_sends_ends_the_connection_at_worst(garbage: bytes, fl
         data[at % len(data)] = value
     with contextlib.suppress(BrokerError):
         Talk().hears(bytes(data))
+
+
+@pytest.mark.parametrize("topic", ["known", "t/new"])
+@given(
+    payload=st.binary(max_size=300),
+    user=st.lists(
+        st.tuples(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60))
+        | st.just(("a",)),
+        max_size=3,
+    ),
+    content_type=st.sampled_from(["", "application/json", "тип"]),
+    duplicate=st.booleans(),
+    retained=st.booleans(),
+)
+def test_what_is_said_beside_a_message_is_kept_whichever_way_reads_it(
+    topic: str, payload: bytes, user: list[tuple[str]], content_type: str, duplicate: bool, retained: bool
+) -> None:
+    talk = Talk()
+    talk.hears(message(1, "known"))
+    values = {Property.CONTENT_TYPE: content_type} if content_type else {}
+    properties = WireProperties(values, [(name, name * 2) for (name,) in user])
+    sent = Publish(topic, payload, 1, 2, retained, duplicate, properties)
+    talk.hears(packet(V5, sent))
+    taken = Message(*talk.rows[1])
+    assert (taken.topic, taken.payload, taken.qos) == (topic, payload, 1)
+    assert (taken.retained, taken.duplicate) == (retained, duplicate)
+    assert taken.properties == properties_of(properties)
+    assert talk.ids == ids(1, 2)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
