@@ -11,6 +11,7 @@ from ingest.door import DoorReport
 from ingest.histogram import Histogram
 from ingest.projector import Projector
 from qala.probe import Probe
+from qala.state import ledger
 from qala.state.commands import command_counts
 from qala.state.credentials import count_credentials
 from qala.state.rejected import dropped
@@ -22,6 +23,7 @@ __all__ = [
     "of_brokers",
     "of_commands",
     "of_door",
+    "of_ledger",
     "of_notices",
     "of_probe",
     "of_projector",
@@ -161,6 +163,16 @@ def of_commands(engine: Engine, now_us: int) -> list[Metric]:
     """Count the commands to devices that are kept, by what became of them."""
     counts = {state: float(count) for state, count in command_counts(engine, now_us).items()}
     return [gauge("qala_commands", "Commands to devices that are kept, by state.", counts, label="state")]
+
+
+def of_ledger(engine: Engine, now_us: int) -> list[Metric]:
+    """Give what the ledger has counted in the hour that goes on, all devices together."""
+    hour_us = now_us - now_us % ledger.HOUR_US
+    found = ledger.entries(engine, hour_us, hour_us + ledger.HOUR_US, by=ledger.By.HOUR, limit=1)
+    counts = found[0].counts if found else ledger.Counts()
+    columns = {name: float(getattr(counts, name)) for name in ledger.COLUMNS}
+    help_ = "What the ledger counts in this UTC hour, by column."
+    return [gauge("qala_ledger_hour", help_, columns, label="count")]
 
 
 def of_access(engine: Engine) -> list[Metric]:

@@ -277,6 +277,7 @@ class App:
             *measures.of_probe(self._probe, self._projector.counters.probe),
             *measures.of_commands(self._engine, now_us),
             *measures.of_access(self._engine),
+            *measures.of_ledger(self._engine, now_us),
             *measures.of_scheduler(self._scheduler, now_us),
             *measures.of_notices(self._outbox),
             *measures.of_upkeep(self._upkeep, now_us),

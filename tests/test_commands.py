@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -375,6 +376,22 @@ def test_a_door_killed_before_it_wrote_the_answer_down_delivers_once_more(qala: 
         row = became(qala, asked, "delivered")
         assert silent.payloads() == [b'{"n":1}'] * 2
     assert [item["id"] for item in qala.all("devices/yard/d8/commands")] == [row["id"]]
+
+
+def test_what_was_answered_is_not_sent_again_although_the_state_does_not_know_yet(qala: Qala) -> None:
+    asked = [request(qala, "yard/d8", {"n": n}) for n in range(3)]
+    assert qala.serve is not None
+    qala.serve.kill()
+    qala.serve.wait()
+    with Device(qala, "yard/d8") as listening:
+        until(lambda: listening.payloads() == [b'{"n":0}', b'{"n":1}', b'{"n":2}'])
+    with Device(qala, "yard/d8") as again:
+        until(lambda: again.granted)
+        time.sleep(1.5)  # longer than the door needs to look once more
+        assert again.payloads() == []
+    qala.start_serve()
+    until(qala.is_up, deadline_s=60)
+    assert {became(qala, id_, "delivered")["code"] for id_ in asked} == {0}
 
 
 @pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
