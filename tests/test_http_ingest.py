@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import socket
+import subprocess
 import threading
 import time
 import uuid
@@ -26,11 +28,15 @@ from ingest.http_keys import Keys, Once, remembered
 from ingest.http_messages import BATCH_BYTES_MAX, BATCH_LINES_MAX, LineError, ProblemError, lines_of
 from ingest.http_server import HttpIngest
 from ingest.journal import Journal, JournalReader
+from ingest.keyring import key_file, make_key
 from ingest.message import Message, MessageType, Source
+from ingest.report import read_report
 from ingest.settings import IngestSettings
 from ingest.tls import server_context
+from qala.state import credentials, open_state
 from tests.disk import Disk
 from tests.pki import Authority
+from tests.test_door import door_command
 from tests.wait import until
 
 JSON = {"content-type": "application/json"}
@@ -615,3 +621,99 @@ def test_over_tls_a_client_may_show_a_certificate_instead_of_a_token(tmp_path: P
             assert is_problem(client.post(url, content=b"{}", headers=JSON), 401, "credential")
             assert is_problem(client.post(url, content=b"x" * 70000, headers=JSON), 401, "credential")
         assert [message.principal for message in live.journalled()] == ["air/a1"]
+
+
+# --- the door as a process -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def door(data: Path, **chosen: Any) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run a door with HTTP ingest; gives its process and its URL."""
+    with (data / "door.log").open("ab") as log:
+        process = subprocess.Popen(door_command(data, http="127.0.0.1:0", **chosen), stderr=log)
+
+    def reported() -> str:
+        assert process.poll() is None, (data / "door.log").read_text()
+        report = read_report(data)
+        return report.http_addresses[0] if report and report.pid == process.pid and report.http_addresses else ""
+
+    try:
+        yield process, f"http://{until(reported, deadline_s=30)}/ingest/1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_devices_token_opens_the_door_for_itself_until_it_is_revoked(tmp_path: Path) -> None:
+    state = open_state(f"sqlite:///{tmp_path}/state.sqlite")
+    now_us = time.time_ns() // 1000
+    issued = credentials.issue(state, make_key(key_file(tmp_path)), credentials.Issue("air/a1"), now_us)
+    with door(tmp_path, authenticate=True) as (_, url):
+        headers = JSON | {"authorization": f"Bearer {issued.token}"}
+
+        def post(device: str) -> int:
+            return httpx.post(f"{url}/air/{device}", content=b"{}", headers=headers, timeout=10).status_code
+
+        assert httpx.post(f"{url}/air/a1", content=b"{}", headers=JSON, timeout=10).status_code == 401
+        assert (post("a1"), post("a2")) == (202, 403)
+        credentials.revoke(state, "air/a1", time.time_ns() // 1000)
+        until(lambda: post("a1") == 401, deadline_s=5)
+    assert issued.token.partition(".")[2] not in (tmp_path / "door.log").read_text()
+    state.dispose()
+
+
+def test_killed_at_any_moment_a_request_that_is_repeated_with_its_key_is_journalled_once(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    answered: dict[str, tuple[int, int]] = {}
+    serial = 0
+    for _ in range(4):
+        with door(tmp_path) as (process, url), httpx.Client(timeout=10) as client:
+            threading.Timer(chance.uniform(0.1, 0.5), process.kill).start()
+            with contextlib.suppress(httpx.HTTPError):
+                while True:
+                    key = f"key-{serial}"
+                    answer = client.post(
+                        f"{url}/air/a1", content=str(serial).encode(), headers=JSON | {"idempotency-key": key}
+                    )
+                    assert answer.status_code == 202
+                    answered[key] = (serial, answer.json()["first"])
+                    serial += 1
+            process.wait()  # the request that was cut short is sent again to the next door
+    reader = JournalReader(tmp_path / "journal")
+    found = [
+        (frame.first + n, int(m.payload)) for frame in reader.read(0, limit=10**6) for n, m in enumerate(frame.messages)
+    ]
+    reader.close()
+    assert len(answered) > 20
+    numbers = [number for _, number in found]
+    assert len({number for _, number in found}) == len(numbers)
+    assert {(first, number) for number, first in answered.values()} <= set(found)
+
+
+def test_sigterm_answers_the_requests_that_were_taken_within_five_seconds(tmp_path: Path) -> None:
+    with door(tmp_path) as (process, url), ThreadPoolExecutor(8) as pool:
+        stop = threading.Event()
+
+        def post() -> list[int]:
+            first: list[int] = []
+            with httpx.Client(timeout=10) as client, contextlib.suppress(httpx.HTTPError):
+                while not stop.is_set():
+                    answer = client.post(f"{url}/air/a1", content=b"1", headers=JSON)
+                    if answer.status_code != 202:
+                        break
+                    first.append(answer.json()["first"])
+            return first
+
+        posting = [pool.submit(post) for _ in range(8)]
+        until(lambda: (report := read_report(tmp_path)) is not None and report.http.taken > 100)
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 5
+        stop.set()
+        numbers = [number for each in posting for number in each.result(10)]
+    reader = JournalReader(tmp_path / "journal")
+    assert len(set(numbers)) == len(numbers)
+    assert set(numbers) <= set(range(1, reader.synced() + 1))
+    assert reader.synced() - len(numbers) <= 8  # at most what each had under way
+    reader.close()
