@@ -32,7 +32,7 @@ from dashboards.settings import DashboardsSettings
 from dashboards.times import iso
 from devices.errors import ConfigError, Reason
 from devices.reading import Position
-from qala.state import commands
+from qala.state import commands, ledger
 from qala.state.registry import Candidate, DeviceStatus, put_status, record_candidates
 from qala.state.rejected import RejectedLog, RejectedRow
 from qala.store import open_store
@@ -70,6 +70,7 @@ def filled(city: City) -> City:
     reject(city.state, RejectedRow("journal", 3, 0, Reason.BAD_JSON, "?", "", "city/air-1", "t", NOW, b"{"))
     with city.state.begin() as connection:
         connection.execute(insert(commands.COMMAND), msgspec.structs.asdict(COMMAND))
+        ledger.add(connection, [ledger.Entry("city/air-1", NOW - HOUR, ledger.Counts(messages=1))])
     city.settings.page.mkdir()
     return city
 

@@ -11,7 +11,7 @@ from devices.errors import ConfigError, Reason
 from ingest.rejected import Replayed, replay
 from ingest.settings import IngestSettings
 from qala.state.registry import candidates
-from qala.state.rejected import dropped, list_rejected, summarize
+from qala.state.rejected import dropped, list_rejected, overflow, summarize
 from tests.builders import NOW_MS, NOW_US, SECOND_US, City, cities, message, registry, telemetry
 
 Cities = Callable[..., City]
@@ -88,6 +88,73 @@ def test_a_lower_limit_holds_after_a_restart(make: Cities, rows_max: int) -> Non
 
     assert [row.received_us - NOW_US for row in list_rejected(city.engine)[0]] == [9, 4][:rows_max]
     assert dropped(city.engine) == {Reason.BAD_JSON: 6 - rows_max}
+
+
+def test_a_device_that_sends_nonsense_does_not_push_others_out(make: Cities) -> None:
+    city = make(rejected_per_device_max=10)
+    city.send(message(b"{", device="air/a2"))
+
+    for k in range(7):
+        city.send(*[telemetry({"pm3": 1}, received_us=NOW_US + 10 * k + i) for i in range(5)])
+
+    rows = [row for row in list_rejected(city.engine, limit=1000)[0] if row.device == "air/a1"]
+    assert 8 <= len(rows) <= 10
+    assert min(row.received_us for row in rows) > NOW_US + 40
+    assert overflow(city.engine) == {("air/a1", Reason.UNKNOWN_QUANTITY): 35 - len(rows)}
+    assert ("air/a2", Reason.BAD_JSON, 1, 0) in [
+        (item.device, item.reason, item.count, item.dropped) for item in summarize(city.engine)
+    ]
+
+
+def test_a_batch_of_more_than_a_device_may_have_keeps_its_newest(make: Cities) -> None:
+    city = make(rejected_per_device_max=10)
+
+    city.send(*[message(b"{", received_us=NOW_US + k) for k in range(30)])
+
+    assert [row.received_us - NOW_US for row in list_rejected(city.engine)[0]] == list(range(29, 19, -1))
+    assert overflow(city.engine) == {("air/a1", Reason.BAD_JSON): 20}
+
+
+def test_what_was_dropped_altogether_is_still_in_the_summary(make: Cities) -> None:
+    city = make(rejected_max=0)
+
+    city.send(message(b"{"))
+
+    assert [(i.reason, i.device, i.count, i.last_us, i.dropped) for i in summarize(city.engine)] == [
+        (Reason.BAD_JSON, "air/a1", 0, None, 1)
+    ]
+
+
+def test_a_message_has_all_of_its_rows_or_none(make: Cities) -> None:
+    city = make(rejected_max=10)
+    both = {"d": {name: {"v": {f"x{k}": 1 for k in range(3)}} for name in ("a1", "a2")}}
+
+    for k in range(5):
+        city.send(message(both, device="air/gw", leaf="g", received_us=NOW_US + k))
+
+    rows = list_rejected(city.engine)[0]
+    assert len(rows) in {6, 0}
+    assert sum(overflow(city.engine).values()) == 30 - len(rows)
+
+
+@pytest.mark.parametrize(
+    ("payload", "offset"),
+    [
+        pytest.param(b'{"v":{"pm1":1,}}', 14, id="json"),
+        pytest.param('{"қала":1,,}'.encode(), 14, id="json behind longer letters"),
+        pytest.param(b"{", 1, id="cut short"),
+        pytest.param(b'{"v":"\xff"}', 6, id="not utf-8"),
+        pytest.param(b"\xa1\x61v\xff", 4, id="cbor"),
+        pytest.param(b"\xa0\x00", 1, id="bytes after cbor"),
+        pytest.param(b'{"v":{"pm1":[]}}', None, id="well-formed, but wrong"),
+    ],
+)
+def test_the_first_bad_byte_is_kept(make: Cities, payload: bytes, offset: int | None) -> None:
+    city = make()
+
+    city.send(message(payload))
+
+    assert [row.offset for row in list_rejected(city.engine)[0]] == [offset]
 
 
 def test_one_message_cannot_fill_the_table(make: Cities) -> None:

@@ -46,7 +46,10 @@ def open_state(url: str) -> Engine:
     """
     engine = _sqlite(url) if url.startswith("sqlite") else create_engine(url)
     _check_version(engine)
-    METADATA.create_all(engine)
+    if METADATA.tables.keys() - inspect(engine).get_table_names():
+        with engine.begin() as connection:
+            alone(connection)  # of two processes that open it at once, one makes them
+            METADATA.create_all(connection)
     return engine
 
 
