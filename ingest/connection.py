@@ -170,6 +170,7 @@ class Connection(Stream):
         transport = self._transport
         if transport is None or self._ended:
             return
+        self._deafen()
         if self.version == V5:
             transport.write(disconnect(code))
         self._linger(transport)
@@ -422,3 +423,7 @@ class Connection(Stream):
             self._timer = self.loop.call_later(limit_s if self._held else left_s, self._check_alive)
         else:
             self.end(Code.KEEP_ALIVE_TIMEOUT)
+
+    def _resume(self) -> None:
+        super()._resume()
+        self._heard = self.loop.time()  # what it has sent meanwhile was not read

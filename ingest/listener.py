@@ -25,7 +25,7 @@ from ingest.packets import Limits, Will
 from ingest.refusals import Counters, Refusals
 from ingest.rows import will_row
 from ingest.segments import Row
-from ingest.session import Key, Session, Sessions
+from ingest.session import Key, Session, Sessions, place_of
 from ingest.settings import IngestSettings, parse_address
 from ingest.wills import Wills
 from ingest.wire import Code, PacketError
@@ -172,13 +172,14 @@ class Listener:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
-        place = _place(connection)
+        place = place_of((connection.principal.name, connection.client))
         if self._clients.get(place) is connection:
             del self._clients[place]
 
     def take_in(self, connection: Connection, *, clean: bool) -> tuple[Session, bool]:
         """Give a connection its place, which an older one loses (section 3.1.4), and its session; tell if that was there."""
-        place, key = _place(connection), (connection.principal.name, connection.client)
+        key = (connection.principal.name, connection.client)
+        place = place_of(key)
         older = self._clients.get(place)
         self._clients[place] = connection
         if older is not None:
@@ -237,9 +238,3 @@ class Listener:
             if self.commit.full:
                 break
             connection.go_on()
-
-
-def _place(connection: Connection) -> Key:
-    """Return what only one connection may hold: a device is there once, whatever it calls itself."""
-    principal = connection.principal
-    return (principal.name, "" if principal.is_device else connection.client)

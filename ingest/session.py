@@ -11,13 +11,23 @@ import msgspec
 
 from ingest.packets import pubrecs
 
-__all__ = ["EXPIRY_MAX_S", "Key", "Peer", "Sent", "Session", "Sessions"]
+__all__ = ["EXPIRY_MAX_S", "Key", "Peer", "Sent", "Session", "Sessions", "place_of"]
 
 EXPIRY_MAX_S = 7 * 86_400  # longest time for which a session is kept [s]
 _SESSIONS_MAX = 20_000
 _SENT_BYTES_MAX = 64 * 1024  # payloads of commands without an answer that are kept of a client that is away
 
 Key = tuple[str, str]  # principal, client id
+
+
+def place_of(key: Key) -> Key:
+    """Return what only one connection may hold, and one session: a device is there once, whatever it calls itself.
+
+    >>> place_of(("demo/d1", "client")), place_of(("gateway", "client"))
+    (('demo/d1', ''), ('gateway', 'client'))
+    """
+    principal, client = key
+    return principal, "" if "/" in principal else client
 
 
 class Peer(Protocol):
@@ -81,14 +91,18 @@ class Sessions:
         session.peer = None
         if session.expiry_s <= 0:
             return
+        place = place_of(session.key)
+        self._kept.pop(place, None)
         session.until_s = now_s + session.expiry_s
         if sum(len(sent.payload) for sent in session.sent.values()) > _SENT_BYTES_MAX:
             session.sent.clear()  # whoever keeps the commands sends them anew
         if len(self._kept) >= self._most:
             del self._kept[next(iter(self._kept))]
-        self._kept[session.key] = session
+        self._kept[place] = session
 
     def resume(self, key: Key, now_s: float, *, clean: bool) -> Session | None:
         """Take a session out again; None where there is none any more, or where the client wants a new one."""
-        session = self._kept.pop(key, None)
-        return None if session is None or clean or session.until_s <= now_s else session
+        session = self._kept.pop(place_of(key), None)
+        if session is None or clean or session.key != key or session.until_s <= now_s:
+            return None
+        return session

@@ -219,6 +219,18 @@ def test_a_flooder_is_slowed_to_its_bucket_and_nothing_of_it_is_lost(tmp_path: P
         spent_s = time.monotonic() - begin
         assert 0.9 * 600 / rate < spent_s < 1.5 * 600 / rate + 1
         assert home.payloads() == [str(number) for number in range(1, 701)]
+        client.pubacks(700 if qos else 0)
+        client.send(b"\xc0\x00")
+        assert client.packet() == b"\xd0\x00"
+
+
+def test_a_client_that_was_held_longer_than_its_keep_alive_has_its_time_again(tmp_path: Path) -> None:
+    with house(tmp_path, gate=Lodge(), rate=2.0, burst=1) as home, entered(home, keep_alive_s=1) as client:
+        client.publish(1, 2, 3, 4, 5, topic="qala/1/demo/d1/t")
+        assert client.pubacks(5) == [1, 2, 3, 4, 5]
+        assert client.hears_nothing(1.0)
+        client.send(b"\xc0\x00")
+        assert client.packet() == b"\xd0\x00"
 
 
 def test_a_bucket_is_its_principals_over_connections_and_reconnects(tmp_path: Path) -> None:

@@ -215,6 +215,16 @@ def test_sessions_are_kept_as_long_as_they_want_and_so_many() -> None:
     assert sessions.resume(("", "c"), 110.0, clean=False) is None
 
 
+def test_a_device_has_one_session_and_cannot_push_those_of_others_out() -> None:
+    sessions = Sessions(most=2)
+    for key in [("demo/other", "c"), *(("demo/d1", str(number)) for number in range(9))]:
+        session = Session(key)
+        session.expiry_s = 10
+        sessions.keep(session, 0.0)
+    assert sessions.resume(("demo/other", "c"), 1.0, clean=False) is not None
+    assert sessions.resume(("demo/d1", "8"), 1.0, clean=False) is not None
+
+
 # --- topic aliases ---------------------------------------------------------------------------------------------------
 
 
