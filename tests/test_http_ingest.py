@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest import http_connection
 from ingest.bucket import Buckets
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.gate import NOBODY, OpenGate, Principal, RefusedError
@@ -494,6 +495,29 @@ def test_a_head_that_does_not_come_in_time_ends_the_connection(tmp_path: Path, s
         client.sendall(sent)
         assert status in rest_of(client)
         until(lambda: live.ingest.connections == 0)
+
+
+def test_a_body_that_drips_ends_the_connection_and_its_bytes_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "_REQUEST_S", 0.3)
+    head = b"POST /ingest/1/demo/d HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    with serving(tmp_path) as live, raw(live) as client:
+        client.sendall(head)
+        ended = threading.Event()
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not ended.wait(0.02):
+                    client.send(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        assert client.recv(65536).startswith(b"HTTP/1.1 408")
+        ended.set()
+        dripping.join()
+        until(lambda: live.ingest._buffered == 0)
+        assert live.journalled() == []
 
 
 @pytest.mark.parametrize(
