@@ -407,7 +407,9 @@ def test_two_subscribers_of_a_share_get_every_message_once(tmp_path: Path) -> No
         assert len(two.messages) > 300
 
 
-def test_two_subscribers_of_filters_of_their_own_share_the_load_by_them(tmp_path: Path) -> None:
+def test_of_two_with_topics_of_their_own_one_that_is_away_holds_nothing_back_and_gets_its_part_later(
+    tmp_path: Path,
+) -> None:
     air, traffic = Memory(), Memory()
     with (
         Mosquitto(tmp_path / "m") as broker,
@@ -420,6 +422,8 @@ def test_two_subscribers_of_filters_of_their_own_share_the_load_by_them(tmp_path
         publish_many(broker.port, range(10, 20), topic="qala/1/traffic/a/t")
         until(lambda: len(traffic.messages) == 10)
         assert not air.messages
+        with subscribing(broker, air, tmp_path, name="air", topics=["qala/1/air/#"]):
+            until(lambda: len(air.messages) == 10)
 
 
 def test_the_buffer_holds_at_exactly_its_number_while_the_journal_is_slow(tmp_path: Path) -> None:
