@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,11 @@ from ingest.door import DoorReport
 from ingest.projector import Projector
 from qala.probe import Probe
 from qala.store import Store
+from qala.store.retention import RETAINED
 
-__all__ = ["of_brokers", "of_door", "of_probe", "of_store", "of_threads"]
+__all__ = ["foreign_messages", "of_brokers", "of_door", "of_probe", "of_store", "of_threads"]
+
+_log = logging.getLogger(__name__)
 
 _DOOR_FRESH_US = 5_000_000  # the door reports every second
 
@@ -84,11 +88,30 @@ def of_threads(
     }
 
 
-def of_store(store: Store, journal: str) -> Part:
-    """Say whether the store answers, and what it says where it does not."""
+def of_store(store: Store, journal: str, *, foreign: int = 0) -> Part:
+    """Say whether the store answers, and what it says where it does not.
+
+    `foreign` is how many messages it had of other journals when it was opened, and none of this one.
+    """
     engine = store.capabilities.engine
     try:
-        store.applied(journal)
+        applied = store.applied(journal)
     except UnavailableError as error:
         return {"engine": engine, "up": False, "error": error.message}
-    return {"engine": engine, "up": True, "error": None}
+    return {"engine": engine, "up": True, "error": None, "journal_lost": 0 if applied else foreign}
+
+
+def foreign_messages(store: Store, journal: str) -> int:
+    """Tell how many messages a store has of another journal where it has none of this one, and say so; else 0."""
+    found = [position for position in store.positions() if not position.journal.startswith(RETAINED)]
+    if not found or any(position.journal == journal for position in found):
+        return 0
+    most = max(found, key=lambda position: position.number)
+    _log.error(
+        "the store has %d messages of the journal %s and none of this one (%s): "
+        "if it is not shared with another door, a journal is gone",
+        most.number,
+        most.journal,
+        journal or "which is not there yet",
+    )
+    return most.number

@@ -111,6 +111,7 @@ class App:
         self._computing = threading.Lock()
         self._load_registry()
         self._reader = JournalReader(config.folder / "journal")
+        self._foreign = standing.foreign_messages(store, self._reader.id)
         known = indicators()
         rules = {name: book.rule for name, book in load_rules(known, config.analytics.rules).items()}
         channels = _channels(config)
@@ -264,7 +265,7 @@ class App:
             **standing.of_brokers(read_report(self._config.folder)),
             **standing.of_threads(running, self._projector, self._scheduler, now_us),
             **standing.of_probe(self._probe, running),
-            "store": {**standing.of_store(self._store, self._reader.id), **self._upkeep.part()},
+            "store": {**standing.of_store(self._store, self._reader.id, foreign=self._foreign), **self._upkeep.part()},
         }
 
     def metrics(self) -> list[Metric]:

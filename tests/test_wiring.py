@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -12,7 +13,8 @@ from qala.config import load_config
 from qala.process import holder
 from qala.threads import Worker
 from qala.wiring import build
-from tests.processes import Qala
+from tests.mqtt_client import RawClient
+from tests.processes import Qala, native
 from tests.wait import until
 
 
@@ -66,3 +68,22 @@ def test_health_tells_of_an_outbox_that_does_not_run_and_of_a_store_that_does_no
         app.close()
     found = app.parts()
     assert (found["store"]["up"], found["store"]["error"]) == (False, "the store is closed")
+
+
+def test_a_journal_that_is_gone_while_the_store_remembers_it_is_spoken_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Qala(tmp_path) as qala, RawClient(("127.0.0.1", qala.mqtt_port)) as client:
+        client.connect()
+        client.publish(1, 2, topic="qala/1/air/a1/t", payload=native({"pm2_5": 1.0}))
+        assert client.pubacks(2) == [1, 2]
+        qala.wait_until_caught_up()
+        assert "journal_lost" not in {reason["code"] for reason in qala.get("health")["reasons"]}
+    shutil.rmtree(tmp_path / "journal")
+    (tmp_path / "door.json").unlink()
+    app = build(load_config(flags={"data": tmp_path}))
+    try:
+        assert app.parts()["store"]["journal_lost"] == 2
+        assert "a journal is gone" in caplog.text
+    finally:
+        app.close()
