@@ -1,22 +1,24 @@
 """What the projector writes down of messages beside their readings: rejected rows, candidates, and the ledger.
 
-A batch is written down in one transaction before the store takes it. What is taken once more is settled in one transaction
-after the store has it: its rejected rows, and what the ledger had counted of them.
+What of a batch was rejected is written down before the store takes the batch; what it comes to is counted once the store has
+it. What is taken once more is settled in one transaction after the store has it: its rejected rows, and what the ledger had
+counted of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import msgspec
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from devices.device import Registry
 from devices.reading import BoolArray, Position
 from ingest.admission import Admitted
 from ingest.intake import Intake, Portion, candidate, join
-from ingest.ledger import Duplicates, count, negative
+from ingest.ledger import Counted, Duplicates, Sums, count, negative
 from ingest.reader import JournalReader
 from ingest.rejected import rejected_rows
 from ingest.settings import IngestSettings
@@ -29,8 +31,8 @@ from qala.state.rejected import RejectedLog, RejectedRow
 
 __all__ = ["Again", "Bookkeeping", "Written"]
 
-_FOLD_BATCHES = 64
-_FOLD_S = 30.0
+_POST_MESSAGES = 200_000  # so many at most are counted anew after a crash
+_POST_S = 10.0
 _PRUNE_S = 86_400.0
 _DAY_US = 86_400_000_000
 _WARM = 5_000  # messages read at once
@@ -40,7 +42,7 @@ class Written(msgspec.Struct):
     """What is to be written down of a portion of messages."""
 
     rows: Sequence[RejectedRow] = ()
-    entries: Sequence[Entry] = ()
+    counted: Sequence[Counted] = ()
 
 
 class Again(msgspec.Struct):
@@ -66,8 +68,9 @@ class Bookkeeping:
         self._rejected = RejectedLog(engine, settings.rejected_max, settings.rejected_per_device_max)
         self._awaited: dict[str, Position] = dict(state.awaited_devices(engine))
         self._duplicates = Duplicates()
-        self._unfolded = _FOLD_BATCHES  # batches since the last fold; at the start some may be left
-        self._folded_s = self._pruned_s = 0.0
+        self._sums = Sums()
+        self._posted_s = time.monotonic()
+        self._pruned_s = 0.0
 
     def begin(self, applied: Position) -> Position:
         """Look at what is written down, and return from where to take messages: none may be left out of the ledger.
@@ -75,13 +78,13 @@ class Bookkeeping:
         A ledger that begins beside a store that has messages already counts those that come from now on.
         """
         self._awaited = dict(state.awaited_devices(self._engine))
-        self._duplicates = Duplicates()
-        with self._engine.connect() as connection:
-            self._rejected.count(connection)
-        found = ledger.counted(self._engine, applied)
-        if found is None:
-            ledger.begin(self._engine, applied)
+        self._duplicates, self._sums = Duplicates(), Sums()
+        found = ledger.counted(self._engine, applied.journal)
         self.counted = applied.number if found is None else found
+        with self._engine.begin() as connection:
+            self._rejected.count(connection)
+            if found is None:
+                ledger.post(connection, (), applied)
         return min(applied, Position(applied.journal, self.counted))
 
     def naming(self, device: str, number: int) -> str:
@@ -96,9 +99,9 @@ class Bookkeeping:
     def prepare(self, intake: Intake, admitted: Admitted, journal: str) -> Written:
         """Count a portion of messages that are new, and make its rejected rows."""
         duplicate = self.duplicates(self._duplicates, intake)
-        entries = count(intake, admitted, duplicate, self.naming)
+        counted = count(intake, admitted, duplicate, self.naming)
         rows = self._rows(journal, intake, admitted, duplicate) if admitted.rejections else []
-        return Written(rows, entries)
+        return Written(rows, [counted])
 
     def note_unknown(self, intake: Intake, unknown: Mapping[str, Sequence[int]], upto: Position) -> None:
         """Note undeclared devices as candidates, and from where to replay each once it is admitted."""
@@ -119,26 +122,39 @@ class Bookkeeping:
         return rejected_rows(journal, Outcomes(intake, admitted), account)
 
     def write(self, after: Position, batch: Portion, *, repeats: bool) -> None:
-        """Write down a batch that the store is about to take; `repeats`: it may have been written down in part before."""
-        self._unfolded += 1
-        with self._engine.begin() as connection:
-            if self._unfolded > _FOLD_BATCHES or time.monotonic() - self._folded_s > _FOLD_S:
-                ledger.fold(connection, after)
-                self._unfolded, self._folded_s = 1, time.monotonic()
-            if batch.rows or repeats:
+        """Write down what of a batch was rejected that the store is about to take; `repeats`: perhaps not for the first time."""
+        if batch.rows or repeats:
+            with self._engine.begin() as connection:
                 self._rejected.record(connection, after, batch.upto, batch.rows)
-            ledger.record(connection, after, batch.upto, batch.entries)
+
+    def add(self, batch: Portion) -> None:
+        """Count a batch that the store has taken, and post what was counted once in a while."""
+        for counted in batch.counted:
+            self._sums.add(counted)
         self.counted = batch.upto.number
+        if self._sums.messages >= _POST_MESSAGES or time.monotonic() - self._posted_s >= _POST_S:
+            self._post(batch.upto)
 
     def rest(self, applied: Position, now_us: int) -> None:
-        """Bring the ledger's hours up to date while nothing waits, and once a day forget old ones."""
-        if self._unfolded:
-            with self._engine.begin() as connection:
-                ledger.fold(connection, applied)
-            self._unfolded, self._folded_s = 0, time.monotonic()
+        """Post what was counted while nothing waits, and once a day forget old hours."""
+        if self._sums.messages:
+            self._post(applied)
         if not self._pruned_s or time.monotonic() - self._pruned_s > _PRUNE_S:
             ledger.forget(self._engine, now_us - int(self._settings.ledger_keep_days * _DAY_US))
             self._pruned_s = time.monotonic()
+
+    def _post(self, upto: Position) -> None:
+        with self._posting(upto):
+            pass
+
+    @contextlib.contextmanager
+    def _posting(self, applied: Position) -> Iterator[Connection]:
+        """Begin a transaction that moves what is counted of messages up to `applied`: so all of them must be posted in it."""
+        with self._engine.begin() as connection:
+            if self._sums.messages:
+                ledger.post(connection, self._sums.entries(), applied)
+            yield connection
+        self._sums, self._posted_s = Sums(), time.monotonic()
 
     def duplicates(self, duplicates: Duplicates, intake: Intake) -> BoolArray:
         """Tell the duplicates of messages; where other ones came just before, look at those first."""
@@ -164,8 +180,7 @@ class Bookkeeping:
     def settle(self, intake: Intake, admitted: Admitted, applied: Position) -> None:
         """Write down what messages that were counted before come to now."""
         outcomes = Outcomes(intake, admitted)
-        with self._engine.begin() as connection:
-            ledger.fold(connection, applied)
+        with self._posting(applied) as connection:
             accounts = self._rejected.take_out(connection, applied.journal, intake.numbers.tolist())
             entries, kept = moves(accounts, outcomes, self.naming)
             ledger.add(connection, entries)
@@ -183,9 +198,8 @@ class Bookkeeping:
     def settle_admitted(self, before: Sequence[Entry], again: Again, devices: Set[str], applied: Position) -> None:
         """Write down what newly admitted devices had sent; `before` is how it was counted while they were unknown."""
         rows = self._rows(applied.journal, again.intake, again.admitted, again.duplicate)
-        entries = recovered(count(again.intake, again.admitted, again.duplicate, self.naming))
-        with self._engine.begin() as connection:
-            ledger.fold(connection, applied)
+        entries = recovered(count(again.intake, again.admitted, again.duplicate, self.naming).entries())
+        with self._posting(applied) as connection:
             self._rejected.take_out(connection, applied.journal, again.intake.numbers.tolist(), of=devices)
             ledger.add(connection, [*negative(before), *entries])
             self._rejected.put(connection, rows)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -20,9 +21,11 @@ from ingest.formats import Decoder
 from ingest.formats.base import Decoded, Metadata, Rejection, Status
 from ingest.message import Message
 from ingest.reader import Frame
-from qala.state.ledger import Entry
 from qala.state.registry import Candidate, DeviceMetadata, DeviceStatus
 from qala.state.rejected import RejectedRow
+
+if TYPE_CHECKING:
+    from ingest.ledger import Counted
 
 __all__ = ["Announcements", "Intake", "Portion", "admit", "announcements", "candidate", "join", "merge", "take"]
 
@@ -61,7 +64,7 @@ class Portion(msgspec.Struct):
     marked: tuple[Int32Array, Int64Array]
     rejected: Counter[str]
     rows: Sequence[RejectedRow] = ()
-    entries: Sequence[Entry] = ()
+    counted: Sequence[Counted] = ()
     probes: list[int] = []  # when they were sent [UTC us]
 
 
@@ -79,7 +82,7 @@ def merge(portions: Sequence[Portion]) -> Portion:
         marked=(np.concatenate(series), np.concatenate(bucket)),
         rejected=sum((portion.rejected for portion in portions), Counter()),
         rows=[row for portion in portions for row in portion.rows],
-        entries=[entry for portion in portions for entry in portion.entries],
+        counted=[counted for portion in portions for counted in portion.counted],
         probes=[sent_us for portion in portions for sent_us in portion.probes],
     )
 

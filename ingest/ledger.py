@@ -22,10 +22,13 @@ from ingest.intake import Intake
 from ingest.message import Message
 from qala.state.ledger import COLUMNS, HOUR_US, Counts, Entry
 
-__all__ = ["WINDOW", "Duplicates", "Naming", "as_unknown", "count", "negative"]
+__all__ = ["WINDOW", "Counted", "Duplicates", "Naming", "Sums", "as_unknown", "count", "negative"]
 
 WINDOW = 65_536
 """A message is a duplicate of one among so many before it."""
+
+_FEW = 256
+_WIDTH = 6
 
 Naming = Callable[[str, int], str]
 """Gives the device that is counted under for a device and a message's number: itself, or "" where it is not known."""
@@ -84,8 +87,49 @@ def _has_time(decoded: Decoded) -> bool:
     return any(report.time_us is not None for report in decoded.reports)
 
 
-def count(intake: Intake, admitted: Admitted, duplicate: BoolArray, naming: Naming) -> list[Entry]:
-    """Count a batch of messages, of which some are duplicates: bool[n]. One device and hour may have several entries."""
+class Counted(msgspec.Struct):
+    """What a batch comes to: the first columns of `Counts` by (device, hour), int64[keys, 6], and what was rejected.
+
+    One (device, hour) may be there several times.
+    """
+
+    keys: list[tuple[str, int]]
+    columns: Int64Array
+    refused: list[Entry]
+
+    def entries(self) -> Iterator[Entry]:
+        """Give all of it as entries."""
+        for (device, hour_us), values in zip(self.keys, self.columns.tolist(), strict=True):
+            yield Entry(device, hour_us, Counts(*values))
+        yield from self.refused
+
+
+class Sums:
+    """What was counted and not posted yet; `messages` is how many those were."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self._places: dict[tuple[str, int], int] = {}
+        self._columns = np.zeros((_FEW, _WIDTH), np.int64)
+        self._refused: list[Entry] = []
+
+    def add(self, counted: Counted) -> None:
+        """Add what a batch comes to."""
+        places = [self._places.setdefault(key, len(self._places)) for key in counted.keys]
+        while len(self._places) > len(self._columns):
+            self._columns = np.concatenate([self._columns, np.zeros_like(self._columns)])
+        np.add.at(self._columns, places, counted.columns)
+        self._refused += counted.refused
+        self.messages += int(counted.columns[:, 0].sum())
+
+    def entries(self) -> list[Entry]:
+        """Give all of it as entries."""
+        columns = self._columns[: len(self._places)]
+        return [*Counted(list(self._places), columns, self._refused).entries()]
+
+
+def count(intake: Intake, admitted: Admitted, duplicate: BoolArray, naming: Naming) -> Counted:
+    """Count a batch of messages, of which some are duplicates: bool[n]."""
     hours, hour = _hours(intake.messages)
     names, device = _devices(admitted.tally, intake, naming)
     sender = _senders(intake, admitted.tally, device, names, naming)
@@ -104,13 +148,10 @@ def count(intake: Intake, admitted: Admitted, duplicate: BoolArray, naming: Nami
         (cell, accepted * tally.late[fresh]),
     )
     cells = len(names) * len(hours)
-    sums = np.array([np.bincount(which, weights, cells) for which, weights in columns]).T.astype(np.int64)
-    places = np.flatnonzero(sums.any(axis=1)).tolist()
-    found = [
-        Entry(names[place // len(hours)], hours[place % len(hours)], Counts(*values))
-        for place, values in zip(places, sums[places].tolist(), strict=True)
-    ]
-    return [*found, *_refused(intake, admitted.rejections, duplicate, naming)]
+    sums = np.array([np.bincount(which, weights, cells) for which, weights in columns]).T
+    places = np.flatnonzero(sums.any(axis=1))
+    keys = [(names[place // len(hours)], hours[place % len(hours)]) for place in places.tolist()]
+    return Counted(keys, sums[places].astype(np.int64), list(_refused(intake, admitted.rejections, duplicate, naming)))
 
 
 def _hours(messages: Sequence[Message]) -> tuple[list[int], Int64Array]:

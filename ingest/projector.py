@@ -152,12 +152,15 @@ class Projector:
                 return 0
             whole = merge(portions)
             with self._stage("rejected"):
-                if whole.upto.number > self._books.counted:
+                if whole.counted:
                     self._books.write(applied, whole, repeats=self._repeats)
             with self._stage("marks"):
                 self._dirty.mark(*whole.marked, whole.upto)
             with self._stage("store"):
                 self._store.append(whole.batch, whole.upto)
+            if whole.counted:
+                with self._stage("ledger"):
+                    self._books.add(whole)
             self._arrived(whole, now_us + int((time.monotonic() - began_s) * 1e6))
             return whole.messages
 
@@ -212,7 +215,7 @@ class Projector:
             admitted.marked,
             Counter(str(rejection.reason) for _, rejection in admitted.rejections),
             written.rows,
-            written.entries,
+            written.counted,
             probes(intake.aside),
         )
 

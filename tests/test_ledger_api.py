@@ -12,8 +12,7 @@ from dashboards.api.contract import Page
 from dashboards.api.contract_ledger import LedgerRow
 from dashboards.missing import missing
 from dashboards.times import iso
-from devices.reading import Position
-from qala.state.ledger import Counts, Entry, add, record
+from qala.state.ledger import Counts, Entry, add
 from tests.api_city import HOUR, MINUTE, NOW, City
 
 
@@ -82,17 +81,6 @@ def test_rows_come_as_csv_too(city: City) -> None:
 
 def test_a_zone_that_there_is_none_of_says_so(city: City) -> None:
     assert city.get("/ledger?zone=nowhere").status_code == 404
-
-
-def test_what_the_store_has_taken_is_in_the_answer_and_what_it_has_not_is_not(city: City) -> None:
-    at = city.read("city/air-1:pm1", [NOW], [1.0]) and 1
-    for number, messages in ((at, 100), (at + 1, 1000)):
-        with city.state.begin() as connection:
-            entry = Entry("city/air-2", NOW, Counts(messages))
-            record(connection, Position("journal", number - 1), Position("journal", number), [entry])
-
-    for _ in range(2):
-        assert [row["messages"] for row in city.items("/ledger", start="now", stop=iso(NOW + HOUR))] == [100]
 
 
 def test_slots_without_a_reading_are_missing_in_hours_that_have_ended(city: City) -> None:

@@ -1,8 +1,7 @@
 """The ledger: how many messages and readings of each device were received in each hour, and what became of them.
 
-What a batch of messages comes to is written down under the batch's last message *before* the store takes the batch, and added
-to the hours once the store has it: then, and only then, the batch is counted. A batch that the store never took is counted
-anew. `ledger_position` says up to which message of a journal everything is in the hours; nothing below it is counted again.
+What was counted is posted together with the number of the last message that is in it, in one transaction. Whatever was
+counted and not posted when a process died is counted anew from there, so that every message counts once.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ from sqlalchemy import (
     Connection,
     Engine,
     Index,
-    LargeBinary,
     Select,
     Subquery,
     Table,
     Text,
     delete,
     func,
-    insert,
     literal_column,
     select,
     tuple_,
@@ -34,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from devices.reading import Position
-from qala.state.database import METADATA, alone
+from qala.state.database import METADATA
 
 __all__ = [
     "COLUMNS",
@@ -43,13 +40,10 @@ __all__ = [
     "Counts",
     "Entry",
     "add",
-    "begin",
     "counted",
     "entries",
-    "fold",
     "forget",
-    "pending",
-    "record",
+    "post",
 ]
 
 HOUR_US = 3_600_000_000
@@ -72,13 +66,6 @@ _rejected = Table(
     Column("reason", Text, primary_key=True),
     Column("readings", BigInteger, nullable=False),
     Index("ledger_rejected_hour", "hour_us", "device"),
-)
-_batch = Table(
-    "ledger_batch",
-    METADATA,
-    Column("journal", Text, primary_key=True),
-    Column("upto", BigInteger, primary_key=True),
-    Column("counts", LargeBinary, nullable=False),
 )
 _position = Table(
     "ledger_position",
@@ -130,45 +117,19 @@ class By(StrEnum):
     DEVICE = "device"
 
 
-def counted(engine: Engine, applied: Position) -> int | None:
-    """Return up to which message of a journal all are counted, where the store has applied so many; None where none ever was."""
-    mine = (_batch.c.journal == applied.journal, _batch.c.upto <= applied.number)
+def counted(engine: Engine, journal: str) -> int | None:
+    """Return up to which message of a journal all are counted; None where none ever was."""
     with engine.connect() as connection:
-        newest = connection.execute(select(func.max(_batch.c.upto)).where(*mine)).scalar()
-        known = connection.execute(select(_position.c.number).where(_position.c.journal == applied.journal)).scalar()
-    found = [number for number in (newest, known) if number is not None]
-    return max(found, default=None)
+        query = select(_position.c.number).where(_position.c.journal == journal)
+        return connection.execute(query).scalar_one_or_none()
 
 
-def begin(engine: Engine, at: Position) -> None:
-    """Let a journal be counted from a message on."""
-    with engine.begin() as connection:
-        _set_position(connection, at)
-
-
-def record(connection: Connection, after: Position, upto: Position, entries: Sequence[Entry]) -> None:
-    """Write down all that messages numbered above `after` come to, up to `upto`; what was said of them before is void."""
-    later = (_batch.c.journal == upto.journal, _batch.c.upto > after.number)
-    connection.execute(delete(_batch).where(*later))
-    counts = msgspec.msgpack.encode(entries)
-    connection.execute(insert(_batch).values(journal=upto.journal, upto=upto.number, counts=counts))
-
-
-def pending(engine: Engine, journal: str) -> bool:
-    """Tell whether something was written down that is not in the hours yet."""
-    with engine.connect() as connection:
-        return connection.execute(select(_batch.c.upto).where(_batch.c.journal == journal).limit(1)).first() is not None
-
-
-def fold(connection: Connection, applied: Position) -> None:
-    """Add the batches that the store has applied to the hours. Nobody else writes until the transaction ends."""
-    alone(connection)
-    mine = (_batch.c.journal == applied.journal, _batch.c.upto <= applied.number)
-    found = connection.execute(select(_batch.c.upto, _batch.c.counts).where(*mine)).all()
-    if found:
-        add(connection, [entry for row in found for entry in msgspec.msgpack.decode(row.counts, type=list[Entry])])
-        connection.execute(delete(_batch).where(*mine))
-        _set_position(connection, Position(applied.journal, max(row.upto for row in found)))
+def post(connection: Connection, entries: Iterable[Entry], upto: Position) -> None:
+    """Add what all messages up to one come to that were not counted before."""
+    add(connection, entries)
+    statement = _insert(connection, _position).values(journal=upto.journal, number=upto.number)
+    again = statement.on_conflict_do_update(index_elements=["journal"], set_={"number": statement.excluded.number})
+    connection.execute(again)
 
 
 def add(connection: Connection, entries: Iterable[Entry]) -> None:
@@ -193,18 +154,15 @@ def add(connection: Connection, entries: Iterable[Entry]) -> None:
 def _add(connection: Connection, table: Table, rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     if not rows:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table)
+    statement = _insert(connection, table)
     sums = {name: table.c[name] + statement.excluded[name] for name in columns}
     again = statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=sums)
     connection.execute(again, sorted(rows, key=lambda row: (row["hour_us"], row["device"])))
 
 
-def _set_position(connection: Connection, at: Position) -> None:
+def _insert(connection: Connection, table: Table) -> Any:
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_position).values(journal=at.journal, number=at.number)
-    again = statement.on_conflict_do_update(index_elements=["journal"], set_={"number": at.number})
-    connection.execute(again)
+    return dialect.insert(table)
 
 
 def forget(engine: Engine, before_us: int) -> int:

@@ -16,7 +16,7 @@ from dashboards.api.render import FormatQuery, negotiate, render, table_limit
 from dashboards.missing import expected, missing_of
 from dashboards.times import parse_span
 from devices.errors import NotFoundError
-from qala.state.ledger import COLUMNS, HOUR_US, By, Entry, entries, fold, pending
+from qala.state.ledger import COLUMNS, HOUR_US, By, Entry, entries
 from qala.state.registry import statuses
 from qala.store.base import Span
 
@@ -51,13 +51,13 @@ def list_ledger(
     """Count messages and readings by device and hour of receipt, or summed up by hour, day or device.
 
     The range is taken in whole hours (in whole days with `by=day`), the one that `stop` lies in among them.
+    What was received a few seconds ago may not be in it yet.
     """
     form = negotiate(request, format)
     rows = table_limit(context.settings, limit, form)
     after = decode_cursor(cursor, _After) if cursor else None
     span = Span(after.start_us, after.stop_us) if after else _whole(context, start, stop, by)
     chosen = _chosen(context, device, zone)
-    _bring_up_to_date(context)
     key = (after.hour_us, after.device) if after else None
     found = entries(context.state, span.start_us, span.stop_us, by=by, devices=chosen, after=key, limit=rows + 1)
     page = found[:rows]
@@ -84,14 +84,6 @@ def _chosen(context: ApiContext, device: str | None, zone: str | None) -> frozen
     now_us = context.now_us()
     placed = ((id_, registry.placement(id_, now_us)) for id_ in registry.devices)
     return frozenset(id_ for id_, at in placed if at and zone in at.zones and device in {None, id_})
-
-
-def _bring_up_to_date(context: ApiContext) -> None:
-    """Add what the store has taken since to the hours."""
-    for applied in context.store.positions():
-        if pending(context.state, applied.journal):
-            with context.state.begin() as connection:
-                fold(connection, applied)
 
 
 def _missing(
