@@ -223,19 +223,18 @@ class Connection(Stream):
         self._ids = []
         self._group.members += ((_Said(self, data), []), (self, self._ids))
 
-    def _room(self, taken: int) -> int:
-        """Return how many more messages may be taken now."""
-        room = self.listener.settings.in_flight_max - self._in_flight - taken
-        return room if self._bucket is None else min(room, self._bucket.room(self.loop.time()))
-
     def _take_all(self, data: bytes, now_us: int, group: Group, ids: list[bytes]) -> int:
         """Take the packets of `data` one after another; return where the first one begins that must wait."""
         limits, size, at = self.listener.limits, len(data), 0
+        most = self.listener.settings.in_flight_max
         answers: list[bytes] = []
         taken = 0
         while at < size and not self._ended:
             if self.version:
-                before = len(ids)
+                before, bucket = len(ids), self._bucket
+                room = most - self._in_flight - before
+                if bucket is not None:
+                    room = min(room, bucket.room(self.loop.time()))
                 at = take_publishes(
                     data,
                     at,
@@ -244,11 +243,11 @@ class Connection(Stream):
                     topics=self._topics,
                     rows=group.rows,
                     ids=ids,
-                    room=self._room(before),
+                    room=room,
                     tail=(now_us, self.client, self._name, Source.LISTENER, MessageType.PUBLISH, 1),
                 )
-                if self._bucket is not None:
-                    self._bucket.take(len(ids) - before)
+                if bucket is not None:
+                    bucket.take(len(ids) - before)
             if at == size or self._must_wait(data[at], len(ids)):
                 break
             parsed = parse(data, at, self.version, limits)

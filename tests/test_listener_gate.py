@@ -15,7 +15,7 @@ import uvloop
 
 from ingest.gate import Principal, RefusedError
 from ingest.message import MessageType
-from ingest.packets import V5, V311, Publish, Will, publish
+from ingest.packets import V5, V311, Connect, Publish, Will, connect, publish
 from ingest.tls import server_context
 from ingest.wire import Code
 from tests.mqtt_client import RawClient
@@ -245,6 +245,16 @@ def test_a_bucket_is_its_principals_over_connections_and_reconnects(tmp_path: Pa
             assert client.hears_nothing(0.3)
             client.send(b"\xc0\x00")
             assert {client.packet(), client.packet()} == {b"\x40\x02\x00\x06", b"\xd0\x00"}
+
+
+def test_a_bucket_holds_from_the_first_write_on(tmp_path: Path) -> None:
+    hello = connect(Connect(V5, "c", username="demo/d1", password=SECRET))
+    flood = b"".join(publish(V5, Publish("qala/1/demo/d1/t", b"x", 1, number)) for number in range(1, 1001))
+    with house(tmp_path, gate=Lodge(), rate=1.0, burst=20) as home, home.client() as client:
+        client.send(hello + flood)
+        assert client.packet()[3] == 0
+        assert client.pubacks(20) == list(range(1, 21))
+        assert len(home.messages()) <= 22
 
 
 def test_a_gateway_has_a_rate_of_its_own(tmp_path: Path) -> None:
