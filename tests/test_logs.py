@@ -177,6 +177,26 @@ def test_no_log_has_a_secret_that_was_used() -> None:
     assert [secret for secret in secrets if secret in written] == []
 
 
+def test_a_store_that_cannot_be_reached_is_told_of_without_its_token() -> None:
+    with tempfile.TemporaryDirectory(prefix="qala-") as folder:
+        qala = Qala(Path(folder) / "data")
+        qala.environment |= {
+            "QALA_LOG__FORMAT": "json",
+            "QALA_LOG__LEVEL": "debug",
+            "QALA_STORE__URL": f"influxdb://127.0.0.1:{free_port()}/city/readings",
+            "QALA_STORE__TOKEN": SECRET,
+        }
+        log = qala.folder / "log"
+        qala.start_serve()
+        try:
+            until(lambda: "trying again" in log.read_text(), deadline_s=60)
+        finally:
+            qala.__exit__(None, None, None)
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"warning"} <= {event["level"] for event in events}
+    assert SECRET not in str(events)
+
+
 def told(qala: Qala, *command: str) -> str:
     """Run a command of the shell and return the token that it tells."""
     words = [sys.executable, "-m", "qala", *command, "--data", str(qala.folder), "--json"]
