@@ -23,12 +23,15 @@ TIMEOUT_S = 60.0
 class Frames:
     """Asks one Qala for tables. Every row keeps its unit and its flag or coverage; times are UTC.
 
-    `transport` is for an application in the same process. Raises UnavailableError where the server does not answer or
-    says no, with its words.
+    `token` is what the server asks for beyond its own machine; `transport` is for an application in the same process.
+    Raises UnavailableError where the server does not answer or says no, with its words.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", *, transport: httpx.BaseTransport | None = None) -> None:
-        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S, headers={"Accept": ARROW}, transport=transport)
+    def __init__(
+        self, url: str = "http://127.0.0.1:8080", *, token: str = "", transport: httpx.BaseTransport | None = None
+    ) -> None:
+        headers = {"Accept": ARROW} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S, headers=headers, transport=transport)
 
     def readings(
         self, *, device: str | None = None, quantity: str | None = None, start: str = "-24h", stop: str = "now"

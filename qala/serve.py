@@ -100,7 +100,8 @@ def _tcp(address: tuple[str, int]) -> socket.socket:
     except OSError as error:
         host, port = address
         raise UnavailableError(
-            f"cannot listen on {host}:{port}: {error.strerror}", hint=f"choose another address with --http {host}:PORT"
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            hint="choose another address for dashboards.http or dashboards.https",
         ) from error
     listening.listen(_BACKLOG)
     return listening

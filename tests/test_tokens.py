@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import pytest
 from dashboards.api.access import COOKIE
 from dashboards.api.guard import CSP, HSTS
 from dashboards.api.server import OverTls
+from dashboards.frames import Frames
 from dashboards.settings import DashboardsSettings
-from devices.errors import ConfigError, NotFoundError
+from devices.errors import ConfigError, NotFoundError, UnavailableError
 from ingest.tls import server_context
 from qala.state import tokens
 from qala.state.tokens import Scope
@@ -457,6 +458,15 @@ def test_over_tls_all_is_answered_as_without_it_and_browsers_are_told_to_stay(tm
         plain = httpx.get(f"{address}/api/v1/zones", headers=headers)
         assert (plain.status_code, plain.headers.get("strict-transport-security")) == (200, None)
         assert client.get("/api/v1/zones").status_code == 401
+
+
+def test_frames_show_a_token(city: City) -> None:
+    city.read("city/air-1:pm2_5", [NOW - HOUR], [12.5])
+    with city.served() as address:
+        with closing(Frames(address, token=issue(city))) as frames:
+            assert list(frames.readings(device="city/air-1")["value"]) == [12.5]
+        with closing(Frames(address)) as stranger, pytest.raises(UnavailableError, match="a token is needed"):
+            stranger.readings(device="city/air-1")
 
 
 SECURITY = {

@@ -82,7 +82,12 @@ def test_a_token_is_issued_used_and_revoked_while_the_server_runs(folder: Path) 
         ]
         assert listed[0]["last_used"] is not None
         assert qala("devices", "ls", "--data", str(folder)).returncode == 0
-        server.stop()
+        headers = {"authorization": f"Bearer {reader}"}
+        with httpx.stream("GET", f"{server.url}/api/v1/live", headers=headers, verify=server.authority.trust()) as live:
+            lines = live.iter_lines()
+            assert next(lines).startswith("retry")
+            server.stop()
+            assert list(lines)[-1] == ""
         assert server.serve is not None
         assert server.serve.returncode == 0
     log = (folder / "log").read_text()
