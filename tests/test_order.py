@@ -31,6 +31,7 @@ from ingest.settings import IngestSettings
 from qala.state import open_state
 from qala.state.dirty import DirtyMarks
 from qala.state.episodes import episodes
+from qala.state.ledger import By, Counts, entries
 from qala.store import open_store
 from qala.store.base import Span, ValueSelector
 from tests.recordings import Recording, rehearsal
@@ -92,6 +93,11 @@ class Route:
         rows = [r for r in episodes(self.state, limit=10_000) if r.state != "withdrawn"]
         return sorted((r.rule, r.zone, r.kind, r.start_us, r.fired_us, str(r.end_us), r.value, r.last) for r in rows)
 
+    def ledger(self) -> dict[str, Counts]:
+        """Return what was counted of each device."""
+        rows = entries(self.state, EVER.start_us, EVER.stop_us, by=By.DEVICE, limit=100_000)
+        return {row.device: row.counts for row in rows}
+
     def close(self) -> None:
         self.journal.close()
         self.store.close()
@@ -127,7 +133,29 @@ def test_shuffled_and_doubled_messages_give_the_same_values_and_episodes_to_the_
     assert in_order.episodes()
     assert route.episodes() == in_order.episodes()
     assert route.values() == in_order.values()
+    assert_same_but_for_duplicates(route.ledger(), in_order.ledger(), len(messages) - len(recording.messages))
     route.close()
+
+
+@pytest.mark.parametrize("times", [1, 10])
+def test_reversed_and_sent_ten_times_the_same_values_episodes_and_counts_follow(
+    tmp_path: Path, engine: str, recording: Recording, in_order: Route, times: int
+) -> None:
+    route = Route(tmp_path / "reversed", engine, recording)
+    route.take(list(reversed(recording.messages * times)), a_step=5_000)
+    assert route.episodes() == in_order.episodes()
+    assert route.values() == in_order.values()
+    assert_same_but_for_duplicates(route.ledger(), in_order.ledger(), (times - 1) * len(recording.messages))
+    route.close()
+
+
+def assert_same_but_for_duplicates(one: dict[str, Counts], other: dict[str, Counts], duplicates: int) -> None:
+    """Make sure that more copies of messages are counted as just that."""
+    assert sum(counts.duplicates for counts in one.values()) == duplicates
+    for counts in one.values():
+        counts.messages, counts.duplicates = counts.messages - counts.duplicates, 0
+    assert sum(counts.accepted for counts in other.values()) > 0
+    assert one == other
 
 
 def test_a_late_reading_changes_exactly_the_windows_that_depend_on_it(
