@@ -173,6 +173,31 @@ def test_the_built_page_holds_no_file_that_needs_a_token(city: City) -> None:
     assert [path for path in files if city.request("GET", path).status_code == 401] == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"GET //api/v1/zones", id="two slashes"),
+        pytest.param(b"GET /%61pi/v1/zones", id="an escaped letter"),
+        pytest.param(b"GET /assets/../api/v1/zones", id="by the page's folder"),
+        pytest.param(b"GET /assets/%2e%2e/api/v1/zones", id="by the page's folder, escaped"),
+        pytest.param(b"GET http://127.0.0.1/api/v1/zones", id="as a proxy is asked"),
+        pytest.param(b"GET /api/v1/health/../zones", id="by an open address"),
+        pytest.param(b"GET /api/v1/health;/zones", id="by an open address and a parameter"),
+        pytest.param(b"get /api/v1/zones", id="a method in small letters"),
+        pytest.param(b"OPTIONS /api/v1/zones", id="another method"),
+        pytest.param(b"POST /", id="writing to the page"),
+    ],
+)
+def test_no_way_of_writing_an_address_leads_around_the_guard(city: City, line: bytes) -> None:
+    with city.served() as address:
+        host, _, port = address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(line + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.split()[1] in {b"401", b"404"}
+    assert b"district-a" not in answer
+
+
 def test_health_tells_strangers_the_status_alone(city: City) -> None:
     assert city.get("/health").json() == {"status": "ok"}
     assert "parts" in city.get("/health", headers=with_token(issue(city))).json()
@@ -336,6 +361,7 @@ def test_signing_in_again_ends_the_session_before(city: City) -> None:
         pytest.param({"sec-fetch-site": "none"}, 403, id="nobody's page"),
         pytest.param({"origin": "http://127.0.0.1:9090"}, 403, id="another port of the same host"),
         pytest.param({"origin": "null"}, 403, id="a sandboxed frame"),
+        pytest.param({"origin": "http://[::bad"}, 403, id="an origin that is none"),
         pytest.param({}, 403, id="no word about it"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from qala.state.tokens import Scope
 
@@ -76,7 +75,7 @@ def is_foreign(headers: Mapping[str, str], *, strictly: bool) -> bool:
         return site != "same-origin"
     if origin is None:
         return strictly
-    parts = urlsplit(origin)
-    standard = _PORTS.get(parts.scheme, "")
+    scheme, _, netloc = origin.partition("://")
+    standard = _PORTS.get(scheme, "")
     host = headers.get("host", "")
-    return parts.netloc.lower().removesuffix(standard) != host.lower().removesuffix(standard)
+    return netloc.lower().removesuffix(standard) != host.lower().removesuffix(standard)
