@@ -71,6 +71,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._head: Head | None = None
+        self._bare = False  # the answer has no body: HEAD
         self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
         self._begun = False  # a request has begun to come
@@ -166,6 +167,7 @@ class HttpConnection(asyncio.Protocol):
             self._allow(_REQUEST_S, self._late)
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
             head = Head(event.method.decode(), event.target.decode("latin-1"), headers, self.address)
+            self._bare = head.method == "HEAD"
             self._door.look_at(head, self.certificate)
             self._head = head
         elif isinstance(event, h11.Data):
@@ -230,9 +232,8 @@ class HttpConnection(asyncio.Protocol):
         headers = [("content-type", answer.media_type), ("content-length", str(len(answer.body))), *answer.headers]
         if last:
             headers.append(("connection", "close"))
-        self._write(
-            h11.Response(status_code=answer.status, headers=headers), h11.Data(data=answer.body), h11.EndOfMessage()
-        )
+        body = [] if self._bare else [h11.Data(data=answer.body)]
+        self._write(h11.Response(status_code=answer.status, headers=headers), *body, h11.EndOfMessage())
 
     def _write(self, *events: Any) -> None:
         data = b"".join(self._h11.send(event) or b"" for event in events)

@@ -570,6 +570,15 @@ def http_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield live
 
 
+@pytest.mark.parametrize("method", ["HEAD", "CONNECT", "OPTIONS", "DELETE", "QALA"])
+def test_a_method_that_is_not_meant_is_answered_whatever_it_is(tmp_path: Path, method: str) -> None:
+    with serving(tmp_path) as live, raw(live) as client:
+        client.sendall(f"{method} /ingest/1/ready HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = rest_of(client)
+        assert answer.startswith(b"HTTP/1.1 405")
+        assert (b"problem" in answer.partition(b"\r\n\r\n")[2]) == (method != "HEAD")
+
+
 def test_two_requests_in_one_write_are_both_answered(tmp_path: Path) -> None:
     one = b"POST /ingest/1/demo/d HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n"
     with serving(tmp_path) as live, raw(live) as client:
