@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from devices.errors import Reason
 from ingest.formats.base import Decoded, Rejection
+from ingest.gate import NOBODY, OWNER
 from ingest.message import PROBE_TOPIC, Message, MessageType, Source
+from qala.state.commands import SENT
 
 __all__ = ["delivered", "is_aside", "of_itself", "probes", "refusal", "set_aside", "timed"]
 
 _REFUSED = int(MessageType.REFUSED)
 _DELIVERED = int(MessageType.DELIVERED)
 _SUBSCRIBER = int(Source.SUBSCRIBER)
+_PROBING = frozenset({NOBODY.name, OWNER.name})
 
 
 def set_aside(messages: Sequence[Message], decoded: list[Decoded]) -> list[Message]:
@@ -47,9 +50,9 @@ def _instead(message: Message, decoded: Decoded) -> Decoded:
 def is_aside(message: Message) -> bool:
     """Tell whether a message is about Qala itself, so that no device's account mentions it: an answer or a probe.
 
-    A probe on behalf of a device is none.
+    A probe of anybody but the owner, or nobody in particular, is none.
     """
-    return message.type == _DELIVERED or (message.topic == PROBE_TOPIC and "/" not in message.principal)
+    return message.type == _DELIVERED or (message.topic == PROBE_TOPIC and message.principal in _PROBING)
 
 
 def refusal(message: Message) -> Decoded:
@@ -105,7 +108,8 @@ def delivered(messages: Iterable[Message]) -> list[tuple[str, int, int]]:
     for message in messages:
         given = message.properties or {}
         if message.type == _DELIVERED and "command" in given:
-            answers.append((given["command"], int(given.get("code", "0")), message.received_us))
+            code = _whole(given.get("code"))  # none where nobody can tell: sent with QoS 0
+            answers.append((given["command"], SENT if code is None else code, message.received_us))
     return answers
 
 

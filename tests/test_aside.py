@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from devices.errors import Reason
-from ingest.message import PROBE_TOPIC, Message, MessageType
+from ingest.downlink import UNCONFIRMED
+from ingest.message import PROBE_TOPIC, Message, MessageType, Source
 from qala.state.commands import command, request_command
 from qala.state.rejected import list_rejected
 from tests.builders import NOW_MS, NOW_US, City, cities, message, telemetry
@@ -80,10 +81,18 @@ def test_a_probe_is_no_rejected_message_and_measures_the_way_to_the_store(make: 
     assert 0.2 <= probe.sum < 5
 
 
-def test_a_device_cannot_probe(make: Cities) -> None:
+@pytest.mark.parametrize(
+    ("principal", "source"),
+    [
+        pytest.param("air/a1", Source.LISTENER, id="device"),
+        pytest.param("gateway", Source.LISTENER, id="gateway"),
+        pytest.param("broker:main", Source.SUBSCRIBER, id="broker"),
+    ],
+)
+def test_nobody_else_can_probe(make: Cities, principal: str, source: Source) -> None:
     city = make()
 
-    city.send(by("air/a1", Message(PROBE_TOPIC, str(NOW_US).encode(), NOW_US)))
+    city.send(by(principal, Message(PROBE_TOPIC, str(NOW_US).encode(), NOW_US, source=source)))
 
     assert reasons(city) == [(Reason.BAD_TOPIC, "")]
     assert sum(city.projector.counters.probe.counts) == 0
@@ -101,4 +110,17 @@ def test_an_answer_to_a_command_is_noted_and_no_rejected_message(make: Cities) -
 
     noted = command(city.engine, asked.id)
     assert (noted.delivered_us, noted.code) == (NOW_US + 5, 0)
+    assert (len(city.readings()), reasons(city)) == (1, [])
+
+
+def test_a_command_that_went_out_with_qos_0_is_noted_as_sent_and_stops_nothing(make: Cities) -> None:
+    city = make()
+    asked = request_command(city.engine, "air/a1", b"on", by="me", now_us=NOW_US, expires_us=NOW_US + 10**9)
+    told = {"command": asked.id, "code": UNCONFIRMED}
+
+    city.send(Message("qala/1/air/a1/c", b"", NOW_US + 5, type=MessageType.DELIVERED, properties=told))
+    city.send(telemetry({"pm1": 1}))
+
+    noted = command(city.engine, asked.id)
+    assert (noted.sent_us, noted.delivered_us) == (NOW_US + 5, None)
     assert (len(city.readings()), reasons(city)) == (1, [])

@@ -247,7 +247,7 @@ def listen_to(city: City, told: Callable[[], None]) -> None:
 class Device:
     """A device that listens for its commands with paho, and acknowledges what it gets unless told otherwise."""
 
-    def __init__(self, qala: Qala, device: str, *, version: int = MQTTv5, topic: str = "") -> None:
+    def __init__(self, qala: Qala, device: str, *, version: int = MQTTv5, topic: str = "", qos: int = 1) -> None:
         self.got: list[MQTTMessage] = []
         self.granted: list[int] = []
         self.client = Client(
@@ -255,7 +255,7 @@ class Device:
         )
         self.acknowledges = True
         self.client.on_message = self._take
-        self.client.on_connect = lambda *_: self.client.subscribe(topic or f"qala/1/{device}/c", 1)
+        self.client.on_connect = lambda *_: self.client.subscribe(topic or f"qala/1/{device}/c", qos)
         self.client.on_subscribe = self._subscribed
         self.client.connect("127.0.0.1", qala.mqtt_port)
         self.client.loop_start()
@@ -353,6 +353,15 @@ def test_what_a_device_never_answers_is_unconfirmed(qala: Qala) -> None:
         asked = request(qala, "yard/d5", {"n": 1}, expires_in_s=1)
         until(lambda: len(silent.got) == 1)
         assert became(qala, asked, "unconfirmed")["sent"] is not None
+
+
+def test_a_command_to_a_subscription_of_qos_0_is_sent_and_nothing_stops(qala: Qala) -> None:
+    with Device(qala, "yard/d9", qos=0) as listening:
+        until(lambda: listening.granted == [0])
+        asked = request(qala, "yard/d9", {"n": 1}, expires_in_s=3)
+        until(lambda: len(listening.got) == 1)
+    assert became(qala, asked, "sent", "unconfirmed")["sent"] is not None
+    qala.wait_until_caught_up()
 
 
 @pytest.mark.parametrize(
