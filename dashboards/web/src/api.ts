@@ -63,16 +63,25 @@ export async function all<T>(route: string, query: Query = {}, signal?: AbortSig
   return items;
 }
 
+const JSON_TYPE = { "content-type": "application/json" };
+
 export function post<T>(route: string, body: unknown): Promise<T> {
-  return send<T>(route, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
+  return postText<T>(route, JSON.stringify(body));
 }
 
-export function remove(route: string): Promise<null> {
-  return send<null>(route, { method: "DELETE", headers: { "content-type": "application/json" } });
+/** Post JSON as it was written: its numbers stay what they are. */
+export function postText<T>(route: string, body: string, headers: Record<string, string> = {}): Promise<T> {
+  return send<T>(route, { method: "POST", headers: { ...JSON_TYPE, ...headers }, body });
+}
+
+export function remove<T = null>(route: string): Promise<T> {
+  return send<T>(route, { method: "DELETE", headers: JSON_TYPE });
+}
+
+/** Say what went wrong in the server's words, with its hint. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof ApiError)) return String(error);
+  return [error.problem.detail || error.problem.title, error.problem.hint].filter(Boolean).join(" ");
 }
 
 /** Encode a device id for a path: its slash separates segments there too. */

@@ -191,7 +191,94 @@ export interface Tick {
   lag_s: number | null;
   lag_messages: number | null;
   status: "ok" | "degraded" | "down";
-  reasons?: { code: string; params?: Record<string, unknown> }[];
+  reasons?: HealthReason[];
+}
+
+export interface HealthReason {
+  code: string;
+  params?: Record<string, unknown>;
+  hint?: string;
+}
+
+export interface Health {
+  status: "ok" | "degraded" | "down";
+  reasons: HealthReason[];
+  now: string;
+  version: string;
+  parts: Partial<Record<string, Record<string, unknown>>>;
+}
+
+export interface Broker {
+  name: string;
+  address: string;
+  connected: boolean;
+  /** When it was connected, or when that ended; 0: never [UTC us]. */
+  since_us: number;
+  error: string;
+  received: number;
+  refused: number;
+}
+
+export interface LedgerRow {
+  /** Empty for messages of no known device. */
+  device: string | null;
+  start: string | null;
+  messages: number;
+  duplicates: number;
+  readings: number;
+  accepted: number;
+  flagged: number;
+  late: number;
+  recovered: number;
+  rejected: Record<string, number>;
+  missing: number | null;
+}
+
+export interface Rejected {
+  journal: string;
+  position: number;
+  item: number;
+  reason: string;
+  detail: string;
+  key: string;
+  device: string;
+  topic: string;
+  received: string;
+  payload: string;
+  payload_encoding: "utf-8" | "base64";
+  payload_cut: boolean;
+  offset: number | null;
+  readings: number;
+}
+
+export interface RejectedCount {
+  reason: string;
+  device: string;
+  count: number;
+  dropped: number;
+  last: string | null;
+}
+
+export interface Replayed {
+  replayed: number;
+  accepted: number;
+  still_rejected: number;
+  pruned: number;
+}
+
+export interface Command {
+  id: string;
+  device: string;
+  payload: Record<string, unknown>;
+  state: "pending" | "sent" | "delivered" | "refused" | "expired" | "unconfirmed" | "cancelled";
+  requested: string;
+  requested_by: string;
+  expires: string;
+  sent: string | null;
+  delivered: string | null;
+  code: number | null;
+  cancelled: string | null;
+  cancelled_by: string | null;
 }
 
 export interface LiveReading {
@@ -211,7 +298,6 @@ export type DeviceShapes = FeatureCollection<
   { id: string; name: string; kind: string; domain: string; state: DeviceState }
 >;
 
-/** RFC 9457. */
 export interface Session {
   name: string;
   scope: "read" | "operate";
@@ -219,6 +305,7 @@ export interface Session {
   cookie: boolean;
 }
 
+/** RFC 9457. */
 export interface Problem {
   title: string;
   status: number;

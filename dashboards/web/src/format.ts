@@ -170,3 +170,18 @@ export function span(language: Lang, ms: number): string {
   const [unit, count] = scaled(ms);
   return translate(language, `span.${unit}`, { count });
 }
+
+/** Write a short time of seconds to the millisecond: "4.2 ms", "12 s". */
+export function latency(language: Lang, seconds: number): string {
+  const ms = seconds * 1000;
+  if (ms >= 1000) return span(language, ms);
+  return translate(language, "span.ms", { count: number(language, ms, ms < 10 ? 1 : 0) });
+}
+
+/** Write a size in decimal units, as disks are sold: "12 GB". */
+export function bytes(language: Lang, size: number): string {
+  const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(size, 1)) / 3)));
+  const scaledSize = size / 1000 ** step;
+  const count = number(language, scaledSize, step && scaledSize < 10 ? 1 : 0);
+  return translate(language, `size.${step as 0 | 1 | 2 | 3 | 4}`, { count });
+}

@@ -8,6 +8,7 @@ import { Banner } from "./ui/banner";
 import { Chart } from "./ui/chart";
 import { Details } from "./ui/details";
 import { Header } from "./ui/header";
+import { Intake } from "./ui/intake";
 import { SignIn } from "./ui/signin";
 import { Stage } from "./ui/stage";
 import { Tiles } from "./ui/tiles";
@@ -31,6 +32,7 @@ function App() {
         </aside>
       </main>
       <AckDialog />
+      <Intake />
       <div class="visually-hidden" aria-live="polite" data-testid="announcement">
         {announcement.value}
       </div>

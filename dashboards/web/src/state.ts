@@ -44,9 +44,12 @@ export const cityName = computed(() => {
 
 export type Selection = { kind: "zone" | "device"; id: string };
 export type ThemeChoice = "system" | Theme;
+export type IntakeView = "ledger" | "rejected" | "health";
+/** What is shown of the intake, and of which device; empty: of all. */
+export type Intake = { view: IntakeView; device: string };
 export type AlertFilter = "firing" | "unacknowledged" | "all";
 
-function stored(key: string): string | null {
+export function stored(key: string): string | null {
   try {
     return localStorage.getItem(`qala.${key}`);
   } catch {
@@ -73,6 +76,11 @@ function firstSelection(): Selection | null {
   return device ? { kind: "device", id: device } : null;
 }
 
+function firstIntake(): Intake | null {
+  const view = asked.get("intake");
+  return view ? { view: one(view, ["ledger", "rejected", "health"], "ledger"), device: asked.get("of") ?? "" } : null;
+}
+
 lang.value = one<Lang>(asked.get("lang") ?? stored("lang"), ["en", "ru", "kk"], "en");
 export const themeChoice = signal<ThemeChoice>(one(stored("theme"), ["system", "dark", "light"], "system"));
 export const domain = signal<Domain>(one(asked.get("domain"), DOMAINS, "traffic"));
@@ -81,6 +89,7 @@ const chosenIndicator = signal<Partial<Record<Domain, string>>>(
 );
 const chosenWindow = signal<string | null>(asked.get("window"));
 export const selection = signal<Selection | null>(firstSelection());
+export const intake = signal<Intake | null>(firstIntake());
 export const view = signal<"map" | "table">(one(asked.get("view"), ["map", "table"], "map"));
 export const showSensors = signal(true);
 export const alertFilter = signal<AlertFilter>("firing");
@@ -218,6 +227,15 @@ export function chooseIndicator(name: string, window: string | null = null): voi
   chosenIndicator.value = { ...chosenIndicator.value, [of]: name };
 }
 
+export function showIntake(view: IntakeView, device = ""): void {
+  intake.value = { view, device };
+}
+
+export function showDevice(id: string): void {
+  intake.value = null;
+  selection.value = { kind: "device", id };
+}
+
 export function chooseWindow(window: string): void {
   chosenWindow.value = window;
 }
@@ -230,6 +248,8 @@ effect(() => {
   if (chosenWindow.value) query.set("window", chosenWindow.value);
   if (selection.value) query.set(selection.value.kind, selection.value.id);
   if (view.value === "table") query.set("view", "table");
+  if (intake.value) query.set("intake", intake.value.view);
+  if (intake.value?.device) query.set("of", intake.value.device);
   history.replaceState(null, "", `?${query.toString().replaceAll("%2F", "/")}`);
 });
 

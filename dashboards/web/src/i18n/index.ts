@@ -48,9 +48,9 @@ function known(key: string): key is Key {
 }
 
 /** Translate what the server names (an indicator, a rule, a unit), or show the server's own text. */
-export function tr(prefix: string, id: string, fallback?: string | null): string {
+export function tr(prefix: string, id: string, fallback?: string | null, params?: Params): string {
   const key = `${prefix}.${id}`;
-  return known(key) ? t(key) : fallback || id;
+  return known(key) ? t(key, params) : fallback || id;
 }
 
 /** Give a thing's name in the page's language, or in the next best one. */

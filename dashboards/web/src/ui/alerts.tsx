@@ -1,7 +1,7 @@
 /** The list of alerts, and the dialog that acknowledges one. */
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { ApiError } from "../api";
+import { reasonOf } from "../api";
 import type { Alert } from "../contract";
 import { ago, moment, number, span } from "../format";
 import { lang, t, tr } from "../i18n";
@@ -156,17 +156,6 @@ export function Alerts() {
   );
 }
 
-const reason = (error: unknown): string =>
-  error instanceof ApiError ? [error.problem.detail || error.problem.title, error.problem.hint].filter(Boolean).join(" ") : String(error);
-
-function rememberedActor(): string {
-  try {
-    return localStorage.getItem("qala.actor") ?? "";
-  } catch {
-    return "";
-  }
-}
-
 export function AckDialog() {
   const alert = state.acknowledging.value;
   return alert ? <Dialog key={alert.id} alert={alert} /> : null;
@@ -174,7 +163,7 @@ export function AckDialog() {
 
 function Dialog({ alert }: { alert: Alert }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  const actor = useSignal(rememberedActor());
+  const actor = useSignal(state.stored("actor") ?? "");
   const comment = useSignal("");
   const sending = useSignal(false);
   const error = useSignal("");
@@ -196,7 +185,7 @@ function Dialog({ alert }: { alert: Alert }) {
       state.store("actor", actor.value.trim());
       close();
     } catch (problem) {
-      error.value = t("ack.failed", { reason: reason(problem) });
+      error.value = t("ack.failed", { reason: reasonOf(problem) });
     } finally {
       sending.value = false;
     }

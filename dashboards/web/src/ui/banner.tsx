@@ -1,8 +1,9 @@
 /** What is wrong with the numbers themselves: no connection, no data, processing behind. The gravest comes first. */
 import type { ComponentChildren } from "preact";
 import { clock, number, span } from "../format";
-import { lang, t, tr } from "../i18n";
+import { lang, t } from "../i18n";
 import { reconnect } from "../load";
+import { reasonText } from "../reasons";
 import * as state from "../state";
 import { Check, Unplugged, Waiting } from "./icons";
 
@@ -65,8 +66,13 @@ export function Banner() {
     return <Line kind="behind" icon={<Waiting />} text={t("banner.computing", { lag })} />;
   }
   if (faults.length) {
-    const reasons = faults.map((reason) => tr("reason", reason.code, reason.code)).join(", ");
-    return <Line kind="degraded" icon={<Waiting />} text={t("banner.degraded", { reasons })} />;
+    return (
+      <Line kind="degraded" icon={<Waiting />} text={t("banner.degraded", { reasons: faults.map(reasonText).join(", ") })}>
+        <button type="button" class="button" onClick={() => state.showIntake("health")} data-testid="banner-details">
+          {t("intake.details")}
+        </button>
+      </Line>
+    );
   }
   return null;
 }

@@ -11,6 +11,7 @@ import { colourOf, scaleOf, stepOf } from "../scales";
 import { measure } from "../measure";
 import * as state from "../state";
 import { chooseSeries, chosenSeries } from "./chart";
+import { Commands } from "./commands";
 import { Close } from "./icons";
 import { Coverage, Measure, Provisional, coverageText } from "./parts";
 import { markOf, stepLabel } from "./stage";
@@ -276,6 +277,12 @@ function DevicePanel({ id }: { id: string }) {
           </ul>
         </>
       )}
+      {device && (
+        <button type="button" class="link ledger-link" onClick={() => state.showIntake("ledger", id)} data-testid="open-ledger">
+          {t("ledger.open")}
+        </button>
+      )}
+      {device && <Commands device={id} />}
     </Panel>
   );
 }

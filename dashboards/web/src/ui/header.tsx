@@ -4,6 +4,7 @@ import { LANGS, type Lang, lang, t } from "../i18n";
 import { mayOperate, session, signOut } from "../session";
 import * as state from "../state";
 import { DOMAIN_ICONS, Mark, Moon, Screen, Sun } from "./icons";
+import { IntakeButton } from "./intake";
 import { Segments, domainTitle } from "./parts";
 
 const THEMES = [
@@ -146,6 +147,7 @@ export function Header() {
         })}
       />
       <div class="top-right">
+        <IntakeButton />
         <Connection />
         <Clock />
         <Languages />

@@ -103,6 +103,16 @@ export const Waiting = () => (
     <path d="M8 4.500V8l2.3 1.5" />
   </Icon>
 );
+export const Inbox = () => (
+  <Icon size={14}>
+    <path d="M8 1.500v6M5.5 5.500 8 8l2.5-2.500M1.8 9v3.500A1.5 1.5 0 0 0 3.3 14h9.400a1.5 1.5 0 0 0 1.500-1.500V9h-3.700l-1 2H6.500l-1-2z" />
+  </Icon>
+);
+export const Back = () => (
+  <Icon size={14}>
+    <path d="M13 8H3.500M7.5 3.500 3 8l4.5 4.500" />
+  </Icon>
+);
 export const Quiet = () => (
   <Icon size={22}>
     <circle cx="8" cy="8" r="6.2" />
