@@ -53,6 +53,13 @@ class Announcements(msgspec.Struct):
     metadata: list[DeviceMetadata]
     unknown: dict[str, list[int]]
 
+    def and_unknown(self, admitted: Admitted) -> dict[str, list[int]]:
+        """Return all undeclared devices, those that only sent readings among them."""
+        mine, theirs = self.unknown, admitted.unknown
+        return {
+            device: [*theirs.get(device, ()), *mine.get(device, ())] for device in sorted(mine.keys() | theirs.keys())
+        }
+
 
 class Portion(msgspec.Struct):
     """What some messages came to, up to a position. `marked` are (series, bucket) pairs, `rejected` are reasons."""

@@ -9,7 +9,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -201,7 +201,7 @@ class Projector:
         with self._stage("admit"):
             admitted = admit(self._admission, intake)
         with self._stage("ledger"):
-            self._books.note_unknown(intake, _joined(admitted.unknown, said.unknown), upto)
+            self._books.note_unknown(intake, said.and_unknown(admitted), upto)
             if upto.number <= counted:
                 self._books.settle(intake, admitted, after)
                 written = Written()
@@ -436,10 +436,6 @@ class Projector:
             yield
         finally:
             self.counters.cpu_s[name] = self.counters.cpu_s.get(name, 0.0) + time.thread_time() - start_s
-
-
-def _joined(some: Mapping[str, list[int]], others: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    return {device: [*some.get(device, ()), *others.get(device, ())] for device in sorted(some.keys() | others.keys())}
 
 
 def _resolve(future: Future[T], request: Callable[[], T]) -> None:
