@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ DEADLINE_S = 300.0
 
 
 def main() -> None:
-    """Run both nodes, compute yesterday on the second one, and end them."""
+    """Run both nodes, compute the newest closed day on the second one, and end them."""
     with tempfile.TemporaryDirectory(prefix="qala-") as folder, ExitStack() as running:
         root = Path(folder)
         http, mqtt, dask = (free_port(host) for host in (NODE_1, NODE_1, NODE_2))
@@ -52,9 +52,9 @@ def main() -> None:
 
         say("node 1 brings its lake up to date")
         days = qala("lake", "export")
-        yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
-        say(f"node 2 computes {yesterday} again, and node 1 compares it with what it has")
-        when = ("--since", str(yesterday), "--until", str(yesterday + timedelta(days=1)))
+        newest = max(date.fromisoformat(day["day"]) for day in days)
+        say(f"node 2 computes {newest} again, and node 1 compares it with what it has")
+        when = ("--since", str(newest), "--until", str(newest + timedelta(days=1)))
         [found] = qala("analytics", "backfill", *when, "--scheduler", address)
         print(json.dumps({"days": [day["day"] for day in days], **found}))  # noqa: T201
 
