@@ -73,7 +73,6 @@ def test_an_outage_of_the_store_slows_no_puback_loses_nothing_and_is_made_up_for
                 }
             qala.wait_until_caught_up(deadline_s=240)
             per_s = (qala.journalled() - applied) / (time.monotonic() - began)
-            qala.stop()
             assert_ledger_adds_up(qala, sent)
         assert_stored(stored(influx, bucket), sent)
     say("F7", f"p99 PUBACK {slow}, grown {grown}, made up for at {per_s:.0f}/s of {RATE}/s coming in")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import httpx
@@ -17,6 +17,7 @@ from ingest.journal import JournalReader
 from ingest.message import Message
 from tests.faults.fleet import Credential, Order
 from tests.processes import Qala, native
+from tests.wait import until
 
 __all__ = [
     "Row",
@@ -40,6 +41,7 @@ GOOD = 1
 
 LEDGER = ("messages", "duplicates", "readings", "accepted")
 _LEDGER_SUMS = f"SELECT {', '.join(f'sum({name})' for name in LEDGER)} FROM ledger WHERE device LIKE 'town/%'"
+_REJECTED_SUM = "SELECT coalesce(sum(readings), 0) FROM ledger_rejected WHERE device LIKE 'town/%'"
 
 T = TypeVar("T")
 Row = tuple[str, str, int, str, int]
@@ -95,27 +97,36 @@ def assert_nothing_lost(qala: Qala, sent: list[Order]) -> int:
     Stops Qala, whose database has one owner. Returns how many messages are in the journal more than once, which the store
     must not show.
     """
-    qala.stop()
+    assert_ledger_adds_up(qala, sent)
     found = Counter((message.topic, message.payload) for message in journalled(qala.folder))
     assert_same(set(found), {(one.topic, one.payload) for one in sent})
     assert_stored(stored(qala.folder), sent)
-    assert_ledger_adds_up(qala, sent)
     return found.total() - len(found)
 
 
 def assert_ledger_adds_up(qala: Qala, sent: list[Order]) -> None:
-    """Make sure that every message and reading is counted once, as what it was. Of a Qala that was stopped."""
+    """Make sure that every message and reading is counted once, as what it was, in the state and in what the API says of it.
+
+    Of a Qala that is caught up. Stops it.
+    """
+    rows = until(lambda: _told(qala, len(sent)), deadline_s=30)
+    qala.stop()
     journal = journalled(qala.folder)
     with closing(sqlite3.connect(qala.folder / "state.sqlite")) as state:
         counted = dict(zip(LEDGER, state.execute(_LEDGER_SUMS).fetchone(), strict=True))
-        [[rejected]] = state.execute(
-            "SELECT coalesce(sum(readings), 0) FROM ledger_rejected WHERE device LIKE 'town/%'"
-        ).fetchall()
+        [[rejected]] = state.execute(_REJECTED_SUM).fetchall()
+    assert {name: sum(row[name] for row in rows) for name in LEDGER} == counted
     assert counted["messages"] == len(journal)
     assert (
         counted["messages"] - counted["duplicates"] == len({(one.topic, one.payload) for one in journal}) == len(sent)
     )
     assert counted["readings"] == counted["accepted"] + rejected == len(sent)
+
+
+def _told(qala: Qala, readings: int) -> list[Any]:
+    """Ask the API for the ledger of the meters; nothing while the newest batch is not in it."""
+    rows = [row for row in qala.all("ledger", by="device") if row["device"].startswith("town/")]
+    return rows if sum(row["readings"] for row in rows) >= readings else []
 
 
 def assert_stored(held: list[Row], sent: list[Order]) -> None:
