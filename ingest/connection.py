@@ -25,6 +25,7 @@ from ingest.packets import (
     Ping,
     Publish,
     Subscribe,
+    Unsubscribe,
     Will,
     connack,
     disconnect,
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-_TURN_MAX = 250  # packets, beside plain PUBLISHes, taken from a connection before the others have their turn
+_TURN_MAX = (
+    250  # packets beside plain PUBLISHes, and filters, taken from a connection before the others have their turn
+)
 _SHARE_MAX = 256 * 1024  # of one connection in a group; it is what others wait for [bytes]
 _SAID_TO_ALL = {Code.UNSUPPORTED_VERSION, Code.BAD_CLIENT_ID, Code.NOT_AUTHORIZED}  # MQTT 3.1.1 has words for these
 
@@ -81,8 +84,8 @@ class Connection(Stream):
     """What the listener knows of one client. `principal` is who it was authenticated as."""
 
     __slots__ = (
-        "_bucket", "_downlink", "_group", "_heard", "_ids", "_in_flight", "_keep_alive_s", "_name", "_owned", "_session",
-        "_share", "_sharing", "_topics", "_uplink", "_will", "address", "client", "listener", "principal", "version",
+        "_bucket", "_downlink", "_group", "_heard", "_ids", "_in_flight", "_keep_alive_s", "_name", "_session", "_share",
+        "_sharing", "_topics", "_uplink", "_will", "address", "client", "listener", "owned", "principal", "version",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop, *, owned: bool = False) -> None:
@@ -92,7 +95,7 @@ class Connection(Stream):
         self.address = ""
         self.version = 0
         self.listener = listener
-        self._owned = owned  # it came through the owner's socket
+        self.owned = owned  # it came through the owner's socket
         self._name = ""  # of the principal
         self._topics = listener.topics  # those that the quick way knows
         self._bucket: Bucket | None = None
@@ -255,8 +258,8 @@ class Connection(Stream):
                 break
             packet, at = parsed
             self._take(packet, now_us, group, ids, answers)
-            taken += 1
-            if taken == _TURN_MAX:
+            taken += len(packet.filters) if isinstance(packet, Subscribe | Unsubscribe) else 1
+            if taken >= _TURN_MAX:
                 self._hold(Hold.TURN)
                 self.loop.call_soon(self._release, Hold.TURN)
                 break
@@ -345,7 +348,7 @@ class Connection(Stream):
         self._begin(packet, session, present=present)
 
     def _authenticate(self, packet: Connect) -> Principal:
-        if self._owned:
+        if self.owned:
             return OWNER
         certificate = self._transport.get_extra_info("peercert") if self._transport is not None else None
         return self.listener.gate.authenticate(packet.username, packet.password, certificate or None)

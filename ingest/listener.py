@@ -79,6 +79,7 @@ class Listener:
         self._tls = tls
         self._socket = socket
         self._connections: set[Connection] = set()
+        self._strangers: dict[Connection, None] = {}  # among them those without a CONNECT, oldest first
         self._empty = asyncio.Event()
         self._empty.set()
         self._clients: dict[Key, Connection] = {}
@@ -159,17 +160,29 @@ class Listener:
                 connection.end(Code.NOT_AUTHORIZED)
 
     def admit(self, connection: Connection) -> bool:
-        """Take a new connection in, unless there are too many or the door is closing."""
-        if self.stopping or len(self._connections) >= self.settings.connections_max:
+        """Take a new connection in, unless the door is closing, or there are too many of those that said who they are.
+
+        Who has not, and came first, goes for who comes now; the owner always gets in.
+        """
+        is_full = len(self._connections) >= self.settings.connections_max and not connection.owned
+        if is_full:
             self.counters.turned_away += 1
+        if self.stopping or (is_full and not self._strangers):
             return False
+        if is_full:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.abort()
         self._connections.add(connection)
+        if not connection.owned:
+            self._strangers[connection] = None
         self._empty.clear()
         return True
 
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is gone."""
         self._connections.discard(connection)
+        self._strangers.pop(connection, None)
         if not self._connections:
             self._empty.set()
         place = place_of((connection.principal.name, connection.client))
@@ -178,6 +191,7 @@ class Listener:
 
     def take_in(self, connection: Connection, *, clean: bool) -> tuple[Session, bool]:
         """Give a connection its place, which an older one loses (section 3.1.4), and its session; tell if that was there."""
+        self._strangers.pop(connection, None)
         key = (connection.principal.name, connection.client)
         place = place_of(key)
         older = self._clients.get(place)

@@ -30,6 +30,7 @@ from ingest.wire import Body, Code, PacketError, Properties, Property, remaining
 __all__ = ["PacketError", "parse", "take_publishes"]
 
 _CLIENT_MAX = 256
+_FILTERS_MAX = 1_000  # in one packet
 _P = Property
 _IN_CONNECT = {
     _P.SESSION_EXPIRY, _P.RECEIVE_MAX, _P.PACKET_MAX, _P.TOPIC_ALIAS_MAX, _P.REQUEST_RESPONSE, _P.REQUEST_PROBLEM,
@@ -196,6 +197,7 @@ def _parse_subscribe(head: int, body: Body, version: int, _: Limits) -> Subscrib
         if options & 3 == 3 or options & (0xC0 if version == V5 else 0xFC) or options >> 4 & 3 == 3:
             raise PacketError(f"subscription options {options:#04x}")
         packet.filters.append((text, options & 3))
+        _check_filters(len(packet.filters))
     return packet
 
 
@@ -206,7 +208,13 @@ def _parse_unsubscribe(head: int, body: Body, version: int, _: Limits) -> Unsubs
         Properties.read(body, {_P.USER})
     while body.left() or not packet.filters:
         packet.filters.append(_filter(body))
+        _check_filters(len(packet.filters))
     return packet
+
+
+def _check_filters(count: int) -> None:
+    if count > _FILTERS_MAX:
+        raise PacketError(f"more than {_FILTERS_MAX} topic filters in one packet", answer=Code.QUOTA)
 
 
 def _filter(body: Body) -> str:
