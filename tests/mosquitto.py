@@ -20,7 +20,7 @@ from tests.wait import until
 __all__ = ["Mosquitto", "documented", "need_mosquitto"]
 
 START_S = 15.0
-_PAGE = Path(__file__).parents[1] / "docs" / "operating.md"
+_PAGE = Path(__file__).parents[1] / "docs" / "brokers.md"
 
 OPEN = """
 allow_anonymous true
@@ -31,7 +31,7 @@ max_inflight_messages 1000
 
 
 def documented() -> str:
-    """Return the configuration that docs/operating.md advises."""
+    """Return the configuration that docs/brokers.md advises."""
     [block] = re.findall(r"```conf\n# mosquitto\.conf\n(.*?)```", _PAGE.read_text(), re.DOTALL)
     return str(block)
 

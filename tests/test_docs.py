@@ -93,6 +93,12 @@ def test_links_between_documents_lead_somewhere(page: str) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_every_page_is_found_from_the_first_one() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    linked = "".join((ROOT / name).read_text() for name in ("README.md", "ARCHITECTURE.md", "docs/operating.md"))
+    assert {name for name in pages if f"{name})" not in linked} == set()
+
+
 def test_every_shipped_rule_has_a_runbook_and_passes_its_tests() -> None:
     for book in load_rules(indicators()).values():
         assert book.rule.runbook_text.startswith(f"# {book.rule.title}")

@@ -168,4 +168,4 @@ def test_every_reason_of_health_has_words_in_every_language_and_in_the_documents
     languages = {path.stem: path.read_text() for path in (ROOT / "dashboards/web/src/i18n").glob("??.ts")}
     assert {name for name, text in languages.items() if f'"reason.{code}": ' in text} == {"en", "ru", "kk"}
     documents = (ROOT / "docs" / "operating.md").read_text()
-    assert f"`{code}`" in documents or code == "brokers_down"
+    assert f"`{code}`" in documents
