@@ -55,6 +55,15 @@ _SHARE_MAX = 256 * 1024  # of one connection in a group; it is what others wait 
 _SAID_TO_ALL = {Code.UNSUPPORTED_VERSION, Code.BAD_CLIENT_ID, Code.NOT_AUTHORIZED}  # MQTT 3.1.1 has words for these
 
 
+def _weight(packet: Packet) -> int:
+    """Return as how many packets one counts in a connection's turn: a small one can say a lot."""
+    if isinstance(packet, Subscribe | Unsubscribe):
+        return len(packet.filters)
+    if isinstance(packet, Publish) and packet.properties is not None:
+        return 1 + len(packet.properties.user) // 4
+    return 1
+
+
 class _Said:
     """An answer that has its place among the PUBACKs of a connection."""
 
@@ -258,7 +267,7 @@ class Connection(Stream):
                 break
             packet, at = parsed
             self._take(packet, now_us, group, ids, answers)
-            taken += len(packet.filters) if isinstance(packet, Subscribe | Unsubscribe) else 1
+            taken += _weight(packet)
             if taken >= _TURN_MAX:
                 self._hold(Hold.TURN)
                 self.loop.call_soon(self._release, Hold.TURN)
