@@ -209,6 +209,7 @@ export const en = {
   "ledger.all.hint": "Nothing was received at all.",
   "ledger.unknown": "No known device",
   "ledger.search": "Find a device",
+  "ledger.by": "Sort by",
   "ledger.back": "All devices",
   "ledger.open": "Show in the ledger",
   "ledger.show": "Show the device",

@@ -215,6 +215,7 @@ export const ru: Messages = {
   "ledger.all.hint": "Не получено ничего.",
   "ledger.unknown": "Неизвестный датчик",
   "ledger.search": "Найти датчик",
+  "ledger.by": "Упорядочить по",
   "ledger.back": "Все датчики",
   "ledger.open": "Показать в учёте",
   "ledger.show": "Показать датчик",

@@ -4,7 +4,7 @@ import type { LedgerRow } from "../contract";
 export const COUNTS = ["messages", "duplicates", "accepted", "flagged", "late", "rejected", "missing"] as const;
 export type Count = (typeof COUNTS)[number];
 
-/** One line: a device, or an hour of one. `missing` is null where it is not known, Infinity where all is missing. */
+/** One line: a device, or an hour of one. `missing` is null where nothing is expected, or not yet, Infinity where all is missing. */
 export interface Line extends Record<Count, number | null> {
   id: string;
   reasons: Record<string, number>;
@@ -54,10 +54,11 @@ export function ordered(lines: readonly Line[], by: Count | "id", nameOf: (id: s
   });
 }
 
-/** Sum a column up. `some` says that it is more than that: a line is not known, or all of it is missing. */
+/** Sum a column up. `some` says that it is more than that: of a line, all is missing. */
 export function total(lines: readonly Line[], of: Count): { sum: number; some: boolean } {
-  const known = lines.flatMap((line) => (Number.isFinite(line[of]) && line[of] !== null ? [line[of]] : []));
-  return { sum: known.reduce((sum, count) => sum + count, 0), some: known.length < lines.length };
+  const counts = lines.map((line) => line[of] ?? 0);
+  const known = counts.filter(Number.isFinite);
+  return { sum: known.reduce((sum, count) => sum + count, 0), some: known.length < counts.length };
 }
 
 /** Give the share of the largest count of a column, 0 to 1. */

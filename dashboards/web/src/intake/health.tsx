@@ -81,7 +81,7 @@ function Card({ name, part }: { name: (typeof PARTS)[number]; part: Part }) {
         <span class={`state ${up ? "live" : "silent"}`}>
           <span class="state-mark" aria-hidden="true" /> {t(`health.${name}`)}
         </span>
-        <span class={up ? "visually-hidden" : "grave"}>{t(up ? "health.up" : "health.stopped")}</span>
+        <span class={up ? "dim" : "grave"}>{t(up ? "health.up" : "health.stopped")}</span>
       </h3>
       {name === "brokers" && <Brokers brokers={(part.brokers as Broker[] | undefined) ?? []} />}
       {facts.length > 0 && (

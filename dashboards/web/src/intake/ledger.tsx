@@ -7,6 +7,7 @@ import { moment, number } from "../format";
 import { lang, t, tr } from "../i18n";
 import * as state from "../state";
 import { Back } from "../ui/icons";
+import { Pick } from "../ui/parts";
 import { COUNTS, type Count, type Line, linesOfDevices, linesOfHours, ordered, shareOf, total } from "./counts";
 import { useLoaded } from "./loaded";
 import { Waiting } from "./sheet";
@@ -18,7 +19,7 @@ const nameOf = (id: string): string => (id ? state.deviceName(id) : t("ledger.un
 
 export function reasonsText(reasons: Record<string, number>): string {
   const sorted = Object.entries(reasons).sort(([, a], [, b]) => b - a);
-  return sorted.map(([reason, count]) => `${tr("rejected", reason)} ${number(lang.value, count)}`).join(", ");
+  return sorted.map(([reason, count]) => `${tr("rejected", reason)}:\u00a0${number(lang.value, count)}`).join(", ");
 }
 
 function Number_({ count, of }: { count: number | null; of: Count }) {
@@ -41,7 +42,8 @@ function Head({ first, by, onSort, onExplain }: HeadProps) {
     <th
       key={key}
       scope="col"
-      class={id === "id" ? "" : "num"}
+      class={`${id === "id" ? "" : "num"} ${by === id ? "on" : ""}`}
+      data-count={id}
       aria-sort={onSort && by === id ? (id === "id" ? "ascending" : "descending") : undefined}
       onPointerEnter={() => onExplain(key)}
     >
@@ -64,8 +66,12 @@ function Head({ first, by, onSort, onExplain }: HeadProps) {
     <thead>
       <tr class="groups" aria-hidden="true">
         <td />
-        <td colSpan={2}>{t("ledger.group.messages")}</td>
-        <td colSpan={5}>{t("ledger.group.readings")}</td>
+        <td colSpan={2}>
+          <span>{t("ledger.group.messages")}</span>
+        </td>
+        <td colSpan={5}>
+          <span>{t("ledger.group.readings")}</span>
+        </td>
       </tr>
       <tr>
         {column(first, "id")}
@@ -91,7 +97,7 @@ function Counts({ line, share, by, onRejected, reasons }: { line: Line; share: n
   return (
     <>
       {COUNTS.map((count) => (
-        <td key={count} class="num" data-count={count} data-value={line[count] ?? ""} title={count === "rejected" ? reasonsText(line.reasons) : undefined}>
+        <td key={count} class={`num ${count === by ? "on" : ""}`} data-count={count} data-value={line[count] ?? ""} title={count === "rejected" ? reasonsText(line.reasons) : undefined}>
           {count === "rejected" && line.rejected && onRejected ? (
             <button type="button" class="link grave" onClick={onRejected} data-testid="ledger-rejected">
               {number(lang.value, line.rejected)}
@@ -121,7 +127,7 @@ function Table({ caption, first, lines, of, by, onSort, name, reasons = false, d
         <strong>{t(`ledger.${key}`)}.</strong> {t(`ledger.hint.${key}`)}
       </p>
       <div class="sheet-scroll">
-        <table class="ledger" onPointerLeave={() => void (explained.value = null)}>
+        <table class={`ledger ${onSort ? "sortable" : ""}`} onPointerLeave={() => void (explained.value = null)}>
           <caption class="visually-hidden">{caption}</caption>
           <Head first={first} by={by} onExplain={(column) => void (explained.value = column)} {...(onSort ? { onSort } : {})} />
           <tbody>
@@ -130,7 +136,7 @@ function Table({ caption, first, lines, of, by, onSort, name, reasons = false, d
               {COUNTS.map((count) => {
                 const { sum, some } = total(of, count);
                 return (
-                  <td key={count} class="num" data-count={count} data-value={sum}>
+                  <td key={count} class={`num ${count === by ? "on" : ""}`} data-count={count} data-value={sum}>
                     {some && "≥ "}
                     {number(lang.value, sum)}
                   </td>
@@ -170,6 +176,14 @@ function AllDevices() {
       <div class="sheet-tools">
         <span class="dim">{t("ledger.last24")}</span>
         <span class="grow" />
+        <Pick
+          label={t("ledger.by")}
+          testid="ledger-by"
+          class="only-narrow"
+          value={by.value}
+          onPick={(column) => void (by.value = column as Count | "id")}
+          groups={[{ options: [{ id: "id", text: t("ledger.device") }, ...COUNTS.map((id) => ({ id, text: t(`ledger.${id}`) }))] }]}
+        />
         <input
           type="search"
           class="search"

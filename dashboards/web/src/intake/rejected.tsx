@@ -129,7 +129,7 @@ function sumBy(counts: readonly RejectedCount[], key: "reason" | "device"): [str
 export function RejectedView({ device }: { device: string }) {
   const reason = useSignal("");
   const limit = useSignal(PAGE);
-  const counts = useLoaded((abort) => get<Items<RejectedCount>>("/rejected/summary", { limit: 10_000 }, abort), []);
+  const counts = useLoaded((abort) => get<Items<RejectedCount>>("/rejected/summary", {}, abort), []);
   const asked = { reason: reason.value, device, limit: limit.value };
   const found = useLoaded((abort) => get<Items<Rejected>>("/rejected", asked, abort), Object.values(asked));
   const [summary, page] = [counts.data.value?.items, found.data.value];

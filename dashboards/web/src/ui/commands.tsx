@@ -118,6 +118,9 @@ function Form({ device, onSent }: { device: string; onSent: () => void }) {
             data-testid="command-payload"
           />
         </label>
+        <p id="command-error" class="dialog-error" role="alert" data-testid="command-error">
+          {error.value}
+        </p>
         <div class="command-fields">
           {named && (
             <label class="field">
@@ -139,9 +142,6 @@ function Form({ device, onSent }: { device: string; onSent: () => void }) {
             {t(sending.value ? "commands.sending" : "commands.submit")}
           </button>
         </div>
-        <p id="command-error" class="dialog-error" role="alert" data-testid="command-error">
-          {error.value}
-        </p>
       </form>
     </details>
   );
