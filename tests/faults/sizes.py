@@ -12,7 +12,7 @@ import pytest
 
 __all__ = ["SIZES", "Size", "slowness", "tiers"]
 
-FULL_TIMEOUT_S = 1_500
+FAST_TIMEOUT_S, FULL_TIMEOUT_S = 400, 1_500
 
 
 class Size(NamedTuple):
@@ -43,7 +43,7 @@ def tiers(name: str) -> pytest.MarkDecorator:
     """Run a test with the sizes of both tiers, given as `size`."""
     fast, full = SIZES[name]
     marks = (pytest.mark.torture, pytest.mark.timeout(FULL_TIMEOUT_S))
-    sizes = [] if fast is None else [pytest.param(fast, id="fast")]
+    sizes = [] if fast is None else [pytest.param(fast, id="fast", marks=pytest.mark.timeout(FAST_TIMEOUT_S))]
     return pytest.mark.parametrize("size", [*sizes, pytest.param(full, id="full", marks=marks)])
 
 

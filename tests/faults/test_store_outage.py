@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from itertools import chain
 
-import pytest
-
 from qala.store import StoreSettings, open_store
 from qala.store.base import Selector, Span
 from tests.faults.fleet import Fleet, percentile
@@ -51,7 +49,6 @@ def memory(qala: Qala) -> dict[str, int]:
 
 
 @tiers("F7")
-@pytest.mark.timeout(400)
 def test_an_outage_of_the_store_slows_no_puback_loses_nothing_and_is_made_up_for(size: Size) -> None:
     sent = orders(int(RATE * (WARM_S + NORMAL_S + size.fault_s + AFTER_S)))
     with started_influx() as influx:
