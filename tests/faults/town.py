@@ -109,9 +109,9 @@ def assert_ledger_adds_up(qala: Qala, sent: list[Order]) -> None:
 
     Of a Qala that is caught up. Stops it.
     """
-    rows = until(lambda: _told(qala, len(sent)), deadline_s=30)
-    qala.stop()
     journal = journalled(qala.folder)
+    rows = until(lambda: _told(qala, len(journal)), deadline_s=30)
+    qala.stop()
     with closing(sqlite3.connect(qala.folder / "state.sqlite")) as state:
         counted = dict(zip(LEDGER, state.execute(_LEDGER_SUMS).fetchone(), strict=True))
         [[rejected]] = state.execute(_REJECTED_SUM).fetchall()
@@ -123,10 +123,10 @@ def assert_ledger_adds_up(qala: Qala, sent: list[Order]) -> None:
     assert counted["readings"] == counted["accepted"] + rejected == len(sent)
 
 
-def _told(qala: Qala, readings: int) -> list[Any]:
+def _told(qala: Qala, messages: int) -> list[Any]:
     """Ask the API for the ledger of the meters; nothing while the newest batch is not in it."""
     rows = [row for row in qala.all("ledger", by="device") if row["device"].startswith("town/")]
-    return rows if sum(row["readings"] for row in rows) >= readings else []
+    return rows if sum(row["messages"] for row in rows) >= messages else []
 
 
 def assert_stored(held: list[Row], sent: list[Order]) -> None:
