@@ -74,13 +74,13 @@ function Replay({ reason, device, onDone }: { reason: string; device: string; on
   const told = useSignal("");
   const confirm = useRef<HTMLButtonElement>(null);
   const opener = useRef<HTMLButtonElement>(null);
+  const asked = useRef(false);
   useEffect(() => {
     if (stage.value === "asking") confirm.current?.focus();
+    else if (stage.value === "idle" && asked.current) opener.current?.focus();
+    asked.current = stage.value !== "idle";
   }, [stage.value]);
-  const stop = () => {
-    stage.value = "idle";
-    opener.current?.focus();
-  };
+  const stop = () => void (stage.value = "idle");
   const replay = async () => {
     stage.value = "sending";
     try {
