@@ -22,6 +22,7 @@ import uvloop
 
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.desk import Desk
+from ingest.entrance import handshakes_waiting_max
 from ingest.gate import Gate, OpenGate
 from ingest.housekeeping import Housekeeping
 from ingest.http_door import HttpDoor, open_http
@@ -51,7 +52,9 @@ def serve_door(settings: IngestSettings, data: Path, state: str = "") -> None:
     Raises:
         QalaError: the journal or a certificate cannot be opened, or an address is taken.
     """
-    _allow_files(settings.connections_max + _OTHER_FILES)
+    ways = bool(settings.mqtt or settings.mqtts) + bool(settings.http or settings.https)
+    shaking = (bool(settings.mqtts) + bool(settings.https)) * handshakes_waiting_max(settings)
+    _allow_files(settings.connections_max * ways + shaking + _OTHER_FILES)
     uvloop.run(_serve(settings, data, state or f"sqlite:///{data}/state.sqlite"))
 
 

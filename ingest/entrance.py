@@ -13,24 +13,37 @@ from pathlib import Path
 
 from devices.errors import UnavailableError
 from ingest.refusals import Counters
+from ingest.settings import IngestSettings
+from ingest.turns import Turns, network
 
-__all__ = ["Entrances"]
+__all__ = ["Entrances", "handshakes_waiting_max"]
 
 _log = logging.getLogger(__name__)
 
+_HANDSHAKE_S = 5.0  # longest time that one may take
 _BACKLOG = 4096
 _AGAIN_S = 0.1  # pause after a connection could not be accepted, such as for want of file descriptors
+_WAITING_MAX = 4_000  # connections for TLS whose handshake has not begun; a quarter of them may have said nothing yet
 
 Factory = Callable[[], asyncio.Protocol]
+
+
+def handshakes_waiting_max(settings: IngestSettings) -> int:
+    """Return how many connections may wait for a TLS handshake at one address."""
+    return min(_WAITING_MAX, settings.connections_max)
 
 
 class Entrances:
     """Sockets that are listened on, each with a factory that makes a protocol for whoever comes in."""
 
-    def __init__(self, counters: Counters, *, handshakes_max: int, handshake_s: float) -> None:
+    def __init__(self, counters: Counters, settings: IngestSettings) -> None:
         self._counters = counters
-        self._turns = asyncio.Semaphore(handshakes_max)
-        self._handshake_s = handshake_s
+        waiting_max = handshakes_waiting_max(settings)
+        self._silent_max = max(waiting_max // 4, 1)
+        self._turns = Turns(settings.handshakes_max, waiting_max=waiting_max - self._silent_max)
+        self._handshake_s = min(settings.connect_timeout_s, _HANDSHAKE_S)
+        self._shaking = 0
+        self._silent: dict[asyncio.Future[None], None] = {}  # those that wait for a first byte, oldest first
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -38,19 +51,21 @@ class Entrances:
     @property
     def handshakes(self) -> int:
         """How many TLS handshakes go on."""
-        return len(self._tasks) - len(self._sockets)
+        return self._shaking
 
-    async def open_plain(self, host: str, port: int, factory: Factory) -> tuple[str, int]:
+    async def open_plain(self, host: str, port: int, factory: Factory, *, setting: str = "mqtt") -> tuple[str, int]:
         """Listen on TCP and return the address. Raises UnavailableError where it is taken."""
         loop = asyncio.get_running_loop()
-        sockets = _bind(host, port, "mqtt")
+        sockets = _bind(host, port, setting)
         for listening in sockets:
             self._servers.append(await loop.create_server(factory, sock=listening, backlog=_BACKLOG))
         return _name(sockets[0])
 
-    async def open_tls(self, host: str, port: int, factory: Factory, tls: ssl.SSLContext) -> tuple[str, int]:
+    async def open_tls(
+        self, host: str, port: int, factory: Factory, tls: ssl.SSLContext, *, setting: str = "mqtts"
+    ) -> tuple[str, int]:
         """Listen for TLS and return the address. Raises UnavailableError where it is taken."""
-        sockets = _bind(host, port, "mqtts")
+        sockets = _bind(host, port, setting)
         for listening in sockets:
             listening.listen(_BACKLOG)
             self._sockets.append(listening)
@@ -80,31 +95,63 @@ class Entrances:
         task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listening: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
-        """Accept one connection after another, each when a turn is free: the others wait in the kernel's queue."""
+        """Accept one connection after another."""
         loop = asyncio.get_running_loop()
+        failing = False
         while True:
-            await self._turns.acquire()
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, address = await loop.sock_accept(listening)
             except OSError as error:
-                self._turns.release()
-                _log.warning("could not accept a TLS connection: %s", error)
+                if not failing:
+                    _log.warning("could not accept a TLS connection: %s", error)
+                failing = True
                 await asyncio.sleep(_AGAIN_S)
             else:
-                self._start(self._shake_hands(accepted, factory, tls))
+                failing = False
+                self._start(self._welcome(accepted, network(str(address[0])), factory, tls))
 
-    async def _shake_hands(self, accepted: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
-        loop = asyncio.get_running_loop()
+    async def _welcome(self, accepted: socket.socket, origin: str, factory: Factory, tls: ssl.SSLContext) -> None:
+        """Shake hands with who has begun to, when its turn comes: silence takes no turn from anybody."""
         try:
             async with asyncio.timeout(self._handshake_s):
-                await loop.connect_accepted_socket(factory, accepted, ssl=tls)
-        except (OSError, TimeoutError, asyncio.CancelledError) as error:
+                await self._first_byte(accepted)
+            async with self._turns.of(origin):
+                await self._shake_hands(accepted, factory, tls)
+        except (OSError, asyncio.CancelledError) as error:  # TimeoutError is an OSError
             self._counters.handshakes_failed += 1
             accepted.close()
             if isinstance(error, asyncio.CancelledError):
                 raise
+
+    async def _first_byte(self, accepted: socket.socket) -> None:
+        """Wait until there is something to read. Of too many that wait, the oldest goes. Raises ConnectionError then."""
+        loop = asyncio.get_running_loop()
+        readable: asyncio.Future[None] = loop.create_future()
+        if len(self._silent) >= self._silent_max:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            if not oldest.done():
+                oldest.set_exception(ConnectionAbortedError("too many say nothing"))
+        self._silent[readable] = None
+        loop.add_reader(accepted, _settle, readable)
+        try:
+            await readable
         finally:
-            self._turns.release()
+            loop.remove_reader(accepted)
+            self._silent.pop(readable, None)
+
+    async def _shake_hands(self, accepted: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
+        self._shaking += 1
+        try:
+            async with asyncio.timeout(self._handshake_s):
+                await asyncio.get_running_loop().connect_accepted_socket(factory, accepted, ssl=tls)
+        finally:
+            self._shaking -= 1
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _bind(host: str, port: int, setting: str) -> list[socket.socket]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from devices.errors import Reason, UnavailableError
+from devices.errors import Reason
 from ingest.bucket import Buckets
 from ingest.commit import ROW_BYTES, Group, GroupCommit
+from ingest.entrance import Entrances
 from ingest.gate import Gate, Principal, RefusedError
 from ingest.http_connection import Answer, Head, HttpConnection, answer_to
 from ingest.http_door import HttpCounters
@@ -80,7 +81,7 @@ class HttpIngest:
         self._keys = keys
         self._buckets = buckets
         self._refusals = Refusals(settings.refused_per_minute)
-        self._servers: list[asyncio.Server] = []
+        self._entrances = Entrances(self._refusals.counters, settings)
         self._connections: set[HttpConnection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -98,30 +99,17 @@ class HttpIngest:
             UnavailableError: the address is taken.
         """
         host, port = parse_address(address)
-        loop = asyncio.get_running_loop()
-        handshake_s = None if context is None else self.settings.connect_timeout_s
-        try:
-            server = await loop.create_server(
-                lambda: HttpConnection(self, loop),
-                host,
-                port,
-                backlog=1024,
-                ssl=context,
-                ssl_handshake_timeout=handshake_s,
-            )
-        except OSError as error:
-            raise UnavailableError(
-                f"cannot listen on {address}: {error.strerror}", hint="choose another port with `http` or `https`"
-            ) from error
-        self._servers.append(server)
-        found: tuple[str, int] = server.sockets[0].getsockname()[:2]
-        return found
+        if context is None:
+            return await self._entrances.open_plain(host, port, self._make, setting="http")
+        return await self._entrances.open_tls(host, port, self._make, context, setting="https")
+
+    def _make(self) -> HttpConnection:
+        return HttpConnection(self, asyncio.get_running_loop())
 
     async def stop(self, *, within_s: float = 3.5) -> None:
         """Accept no more, and answer what was taken as soon as it is durable."""
         self.stopping = True
-        for server in self._servers:
-            server.close()
+        await self._entrances.close()
         for connection in tuple(self._connections):
             connection.end()
         with contextlib.suppress(TimeoutError):
@@ -156,6 +144,7 @@ class HttpIngest:
             _check_method(head, "GET")
             return
         _check_method(head, "POST")
+        _check_length(head)
         self._check_open()
         head.principal = self._principal(head, certificate)
         is_batch = path == BATCH
@@ -176,7 +165,8 @@ class HttpIngest:
         try:
             return self._gate.authenticate(None, given, certificate)
         except RefusedError as error:
-            _log.info("turned away a request from %s: %s", head.address, error.message)
+            if self._refusals.may_record(head.address, time.time_ns() // 1000):
+                _log.info("turned away a request from %s: %s", head.address, error.message)
             raise ProblemError(
                 401, "credential", "no valid credential", hint="send the header Authorization: Bearer TOKEN"
             ) from None
@@ -324,6 +314,12 @@ class HttpIngest:
 def _check_method(head: Head, allowed: str) -> None:
     if head.method != allowed:
         raise ProblemError(405, "method", f"{head.method[:20]} is not for this address", hint=f"use {allowed}")
+
+
+def _check_length(head: Head) -> None:
+    """Refuse what a proxy before us may read otherwise than we do (RFC 9112, section 6.1)."""
+    if "transfer-encoding" in head.headers and "content-length" in head.headers:
+        raise ProblemError(400, "bad_request", "two lengths of one body", hint="send Content-Length or chunks")
 
 
 def _unavailable(detail: str) -> ProblemError:

@@ -36,7 +36,6 @@ _log = logging.getLogger(__name__)
 
 _TOPICS_MAX = 100_000
 _GOODBYE_S = 1.0
-_HANDSHAKE_S = 5.0
 
 
 class Listener:
@@ -71,11 +70,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._wills = Wills(self._loop)
         self._refusals = Refusals(settings.refused_per_minute)
-        self._entrances = Entrances(
-            self.counters,
-            handshakes_max=settings.handshakes_max,
-            handshake_s=min(settings.connect_timeout_s, _HANDSHAKE_S),
-        )
+        self._entrances = Entrances(self.counters, settings)
         self._tls = tls
         self._socket = socket
         self._connections: set[Connection] = set()

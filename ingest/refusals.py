@@ -7,6 +7,7 @@ import msgspec
 from devices.errors import Reason
 from ingest.rows import refused_row
 from ingest.segments import Row
+from ingest.turns import network
 
 __all__ = ["Counters", "Refusals"]
 
@@ -42,11 +43,12 @@ class Refusals:
         return [refused_row(reason, detail, now_us, client, principal)]
 
     def may_record(self, address: str, now_us: int) -> bool:
-        """Tell whether an address may cause one more record or log line, and take note of it."""
+        """Tell whether an address (of IPv6: a /64) may cause one more record or log line, and take note of it."""
         minute = now_us // _MINUTE_US
         if minute != self._minute:
             self._minute = minute
             self._records.clear()
+        address = network(address)
         records = self._records.get(address, 0)
         if records >= self._per_minute or (not records and len(self._records) >= _ADDRESSES_MAX):
             return False
