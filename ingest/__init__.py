@@ -1,1 +1,1 @@
-"""From MQTT bytes to the store: listener, journal, formats, projector, rejected."""
+"""From a sensor's bytes to the store: listener, HTTP, brokers, journal, formats, projector, rejected."""
