@@ -23,48 +23,48 @@ class DashboardsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    city: dict[str, str] = Field(default={}, description="name of the city by language (en, ru, kk), for the page")
+    city: dict[str, str] = Field(default={}, description="Name of the city by language (en, ru, kk), for the page.")
     http: str = Field(
         default="127.0.0.1:8080",
-        description="HOST:PORT of the API and the page without TLS; loopback only; empty: nowhere, where https is set",
+        description="HOST:PORT of the API and the page without TLS; loopback only; empty: nowhere, where https is set.",
     )
-    https: str = Field(default="", description="HOST:PORT of the API and the page with TLS; empty: nowhere")
+    https: str = Field(default="", description="HOST:PORT of the API and the page with TLS; empty: nowhere.")
     certificate: Path | None = Field(
         default=None,
-        description="certificate chain for https (PEM), read again when it changes; by default that of ingest",
+        description="Certificate chain for https (PEM), read again when it changes; by default that of ingest.",
     )
-    private_key: Path | None = Field(default=None, description="its private key (PEM); by default that of ingest")
+    private_key: Path | None = Field(default=None, description="Its private key (PEM); by default that of ingest.")
     authenticate: bool = Field(
         default=False,
-        description="ask for a token (qala token issue) also on loopback; beyond it, and where hosts is set, always",
+        description="Ask for a token (qala token issue) also on loopback; beyond it, and where hosts is set, always.",
     )
     hosts: tuple[str, ...] = Field(
         default=(),
-        description="names, such as qala.example.org, that the API and the page answer for beside this machine's",
+        description="Names, such as qala.example.org, that the API and the page answer for beside this machine's.",
     )
     session_days: float = Field(
-        default=30.0, gt=0, le=365, description="a browser shows a token once in this many days [days]"
+        default=30.0, gt=0, le=365, description="A browser shows a token once in this many days [days]."
     )
-    page: Path = Field(default=_WEB, description="folder of the built page")
-    basemap: Path = Field(default=_BASEMAP, description="GeoJSON file drawn under the zones")
-    page_default: int = Field(default=1_000, ge=1, description="rows of a list where the request names no limit")
-    page_max: int = Field(default=10_000, ge=1, description="largest limit of a JSON list")
+    page: Path = Field(default=_WEB, description="Folder of the built page.")
+    basemap: Path = Field(default=_BASEMAP, description="GeoJSON file drawn under the zones.")
+    page_default: int = Field(default=1_000, ge=1, description="Rows of a list where the request names no limit.")
+    page_max: int = Field(default=10_000, ge=1, description="Largest limit of a JSON list.")
     export_max: int = Field(
-        default=500_000, ge=1, description="largest limit of a CSV or Arrow answer, and its default"
+        default=500_000, ge=1, description="Largest limit of a CSV or Arrow answer, and its default."
     )
-    overview_points_max: int = Field(default=2_000, ge=1, description="most points of a series in an overview")
-    overview_series_max: int = Field(default=50, ge=1, description="most series in an overview")
-    range_max_days: int = Field(default=3_660, ge=1, description="longest time range of a request [days]")
-    body_max: int = Field(default=65_536, ge=1, description="largest request body [bytes]")
-    live_clients_max: int = Field(default=1_000, ge=1, description="most live streams at once")
-    live_flush_s: float = Field(default=1.0, gt=0, description="live changes are sent at most this often [s]")
-    live_tick_s: float = Field(default=5.0, gt=0, description="a tick is sent this often [s]")
-    live_items_max: int = Field(default=2_000, ge=1, description="most readings, values or alerts in one live event")
-    live_resync_s: float = Field(default=10.0, gt=0, description="pages are asked to read all again this often [s]")
-    late_after: float = Field(default=3.0, gt=0, description="a device is late after this many of its intervals")
-    silent_after: float = Field(default=10.0, gt=0, description="a device is silent after this many of its intervals")
+    overview_points_max: int = Field(default=2_000, ge=1, description="Most points of a series in an overview.")
+    overview_series_max: int = Field(default=50, ge=1, description="Most series in an overview.")
+    range_max_days: int = Field(default=3_660, ge=1, description="Longest time range of a request [days].")
+    body_max: int = Field(default=65_536, ge=1, description="Largest request body [bytes].")
+    live_clients_max: int = Field(default=1_000, ge=1, description="Most live streams at once.")
+    live_flush_s: float = Field(default=1.0, gt=0, description="Live changes are sent at most this often [s].")
+    live_tick_s: float = Field(default=5.0, gt=0, description="A tick is sent this often [s].")
+    live_items_max: int = Field(default=2_000, ge=1, description="Most readings, values or alerts in one live event.")
+    live_resync_s: float = Field(default=10.0, gt=0, description="Pages are asked to read all again this often [s].")
+    late_after: float = Field(default=3.0, gt=0, description="A device is late after this many of its intervals.")
+    silent_after: float = Field(default=10.0, gt=0, description="A device is silent after this many of its intervals.")
     behind_s: float = Field(
-        default=30.0, gt=0, description="projector or scheduler this far behind: the system is degraded [s]"
+        default=30.0, gt=0, description="Projector or scheduler this far behind: the system is degraded [s]."
     )
 
     @field_validator("http", "https")
@@ -104,11 +104,6 @@ class DashboardsSettings(BaseModel):
     def listening(self) -> list[tuple[str, int]]:
         """Every TCP address that is listened on: host (without brackets) and port."""
         return [parse_address(text) for text in (self.http, self.https) if text]
-
-    @property
-    def url(self) -> str:
-        """The page's address."""
-        return f"http://{self.http}/" if self.http else f"https://{self.https}/"
 
     def asks_tokens(self, *, insecure: bool) -> bool:
         """Tell whether requests over TCP need a token; those over the socket in the data folder never do.

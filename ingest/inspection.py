@@ -26,7 +26,7 @@ Numbered = tuple[int, Message]
 
 def when(time_us: int) -> str:
     """Write a time [UTC us] as ISO 8601, to the millisecond."""
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def messages(folder: Path, after: int, upto: int) -> Iterator[Numbered]:

@@ -90,13 +90,21 @@ class IngestSettings(BaseModel):
     handshakes_max: int = Field(
         default=32, ge=1, description="TLS handshakes at once; further connections wait their turn."
     )
-    connections_max: int = Field(default=10_000, ge=1, description="Connections at once; further ones are closed.")
-    connect_timeout_s: float = Field(
-        default=10.0, gt=0, description="A connection that has sent no CONNECT by then is closed [s]."
+    connections_max: int = Field(
+        default=10_000, ge=1, description="MQTT connections at once, and HTTP ones; further ones are closed."
     )
-    topic_max: int = Field(default=256, ge=1, le=65535, description="Longest topic [bytes].")
+    connect_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="A connection that has sent no CONNECT, or no head of a request, by then is closed [s].",
+    )
+    topic_max: int = Field(
+        default=256, ge=1, le=65535, description="Longest topic; a message on a longer one is refused [bytes]."
+    )
     payload_max: int = Field(
-        default=64 * 1024, ge=1, description="Largest payload [bytes]; the native format takes no more than 64 KiB."
+        default=64 * 1024,
+        ge=1,
+        description="Largest payload; a larger one is refused, and the native format takes no more than 64 KiB [bytes].",
     )
     in_flight_max: int = Field(
         default=2048,
@@ -107,7 +115,7 @@ class IngestSettings(BaseModel):
     queue_max: int = Field(
         default=64 * _MIB,
         ge=_MIB,
-        description="Bytes received and not yet in the journal, all connections; then all reading stops.",
+        description="What was received and is not in the journal yet, of all connections; then all reading stops [bytes].",
     )
     group_wait_ms: float = Field(
         default=20.0,
@@ -115,8 +123,10 @@ class IngestSettings(BaseModel):
         le=20,
         description="Longest time a message waits for others, to share one sync with them [ms].",
     )
-    group_max: int = Field(default=20_000, ge=1, description="Most messages in one group commit.")
-    group_bytes_max: int = Field(default=8 * _MIB, ge=1, le=32 * _MIB, description="Most bytes in one group commit.")
+    group_max: int = Field(
+        default=20_000, ge=1, description="Most messages in one group commit; further ones go with the next."
+    )
+    group_bytes_max: int = Field(default=8 * _MIB, ge=1, le=32 * _MIB, description="The same in bytes.")
     refused_per_minute: int = Field(
         default=60,
         ge=0,
@@ -156,13 +166,17 @@ class IngestSettings(BaseModel):
         description="A reading received so long after the end of what it describes is counted as late [s].",
     )
     rejected_per_device_max: int = Field(
-        default=1_000, ge=1, description="Rejected rows kept of one device; more are only counted."
+        default=1_000,
+        ge=1,
+        description="Rejected rows that are kept of one device; the oldest go first, and are counted.",
     )
     ledger_keep_days: float = Field(default=400.0, gt=0, description="How long the ledger's hours are kept [days].")
     probe_every_s: float = Field(
         default=15.0, ge=0, description="How often a probe message is sent all the way to the store; 0: never [s]."
     )
-    rejected_max: int = Field(default=100_000, ge=0, description="Rejected rows that are kept; the oldest go first.")
+    rejected_max: int = Field(
+        default=100_000, ge=0, description="Rejected rows that are kept of all; the oldest go first, and are counted."
+    )
 
     @field_validator("mqtt", "mqtts", "http", "https")
     @classmethod

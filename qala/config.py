@@ -157,6 +157,7 @@ class Setting(NamedTuple):
     key: str
     value: Any
     origin: str
+    description: str
 
 
 def load_config(path: Path | None = None, *, flags: Mapping[str, Any] | None = None) -> Config:
@@ -186,11 +187,11 @@ def load_config(path: Path | None = None, *, flags: Mapping[str, Any] | None = N
 
 
 def effective(config: Config) -> list[Setting]:
-    """List every setting with its value and where it came from, by key."""
+    """List every setting with its value, where it came from, and what it is for, by key."""
     dumped = config.model_dump(mode="json")
     origins = config._origins  # noqa: SLF001 - its own module
     keys = (name for key in _keys(Config) for name in _named(key, dumped))
-    return [Setting(key, _at(dumped, key), origins.get(key, "default")) for key in keys]
+    return [Setting(key, _at(dumped, key), origins.get(key, "default"), _description(key)) for key in keys]
 
 
 # ---- sources

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -235,8 +235,20 @@ def _parts(config: Config) -> Iterator[Finding]:
         return
     yield Finding(health["status"] == "ok", "server", health["status"], _because(health["reasons"]))
     for name, part in health["parts"].items():
-        told = ", ".join(f"{key} {value}" for key, value in part.items() if value is not None)
-        yield Finding(part.get("up", True) is not False, name, told)
+        yield Finding(part.get("up", True) is not False, name, _told(part))
+
+
+def _told(part: Mapping[str, Any]) -> str:
+    """Write what a part says of itself, as far as it has something to say; lists of details are for `/health`.
+
+    >>> _told({"up": True, "address": "127.0.0.1:1883", "http": [], "journal_lost": 0, "error": None})
+    'up yes, address 127.0.0.1:1883, journal_lost 0'
+    """
+    words = {True: "yes", False: "no"}
+    plain = {
+        name: value for name, value in part.items() if not isinstance(value, list | dict) and value not in (None, "")
+    }
+    return ", ".join(f"{name} {words[value] if isinstance(value, bool) else value}" for name, value in plain.items())
 
 
 def _because(reasons: Iterable[dict[str, Any]]) -> str:

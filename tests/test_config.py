@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def write(text: str) -> None:
 def origin(config: Config, key: str) -> tuple[object, str]:
     row = next(row for row in effective(config) if row.key == key)
     return row.value, row.origin
+
+
+def test_every_setting_says_what_it_is_for_and_in_which_unit() -> None:
+    broker = {"ingest": {"brokers": {"city": {"url": "mqtt://127.0.0.1"}}}}
+    for row in effective(Config.model_validate(broker)):
+        assert re.fullmatch(r"[^a-z].+\.", row.description), row.key
+        assert "[" in row.description or not re.search(r"_(s|ms|mb|bytes|days)$", row.key), row.key
 
 
 def test_without_anything_every_setting_is_a_default() -> None:

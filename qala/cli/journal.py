@@ -138,7 +138,7 @@ def journal_verify(config: ConfigOption = None, data: DataOption = None, as_json
     ]
     show(rows, ["first", "last", "frames", "messages", "damaged", "gaps", "header", "ok"], as_json=as_json)
     lost = sum(high - low + 1 for one in found for low, high in one.damaged)
-    say(f"{sum(one.messages for one in found)} messages are whole, {lost} cannot be read")
+    say(f"{sum(one.messages for one in found):,} messages are whole, {lost:,} cannot be read")
     if not all(one.is_good for one in found):
         raise typer.Exit(FAILED)
 

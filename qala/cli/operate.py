@@ -28,11 +28,11 @@ def config_(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print every setting, its effective value and where it came from."""
+    """Print every setting, its effective value, where it came from, and what it is for."""
     from qala.config import effective
 
     rows = effective(configuration(config, data, http=http, mqtt=mqtt, store=store))
-    show([row._asdict() for row in rows], ["key", "value", "origin"], as_json=as_json)
+    show([row._asdict() for row in rows], ["key", "value", "origin", "description"], as_json=as_json)
 
 
 @app.command()

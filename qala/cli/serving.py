@@ -50,7 +50,7 @@ def run(
         if loaded.log.format == "json":
             say(f"Qala is running (ready in {seconds:.1f} s)")
             return
-        _announce(loaded.dashboards.url, _sensors(loaded.ingest), loaded.folder, seconds)
+        _announce(loaded, seconds)
 
     say("starting")
     guest = _flags(config=config, data=data) if rehearse else None
@@ -147,14 +147,17 @@ def _sensors(ingest: IngestSettings) -> str:
     return "  ".join(f"{scheme}://{address}" for scheme, address in ways.items() if address)
 
 
-def _announce(page: str, sensors: str, folder: Path, seconds: float) -> None:
+def _announce(loaded: Config, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    table.add_row("  page", f"[bold]{page}[/]")
-    table.add_row("  sensors", sensors or "none but the owner's socket")
-    table.add_row("  data", str(folder))
+    pages = {"http": loaded.dashboards.http, "https": loaded.dashboards.https}
+    table.add_row("  page", "  ".join(f"[bold]{scheme}://{at}/[/]" for scheme, at in pages.items() if at))
+    if loaded.dashboards.asks_tokens(insecure=loaded.insecure):
+        table.add_row("  sign in", "with a token: qala token issue NAME --scope operate")
+    table.add_row("  sensors", _sensors(loaded.ingest) or "none but the owner's socket")
+    table.add_row("  data", str(loaded.folder))
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold green]Qala is running[/] (ready in {seconds:.1f} s; Ctrl-C stops it)")
     console.print(table)

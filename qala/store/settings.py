@@ -35,7 +35,7 @@ class StoreSettings(BaseModel):
     )
     keep_days: dict[str, float] = Field(
         default={},
-        description="Days that readings are kept, by quantity (pm2_5), by domain (traffic) or for all (default); others for ever.",
+        description="How long readings are kept, by quantity (pm2_5), domain (traffic) or all (default); others for ever [days].",
     )
     lake: str = Field(
         default="", description="Folder, or URL of fsspec, that closed days are exported to as Parquet; empty: none."
