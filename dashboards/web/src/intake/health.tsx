@@ -42,7 +42,7 @@ const FACTS: Record<string, (part: Part) => Fact[]> = {
   ],
   store: (part) => [["health.engine", text(part.engine)]],
 };
-const PARTS = ["door", "brokers", "probe", "projector", "scheduler", "outbox", "store"] as const;
+const PARTS = ["door", "probe", "projector", "scheduler", "outbox", "store", "brokers"] as const;
 
 function since(broker: Broker): string {
   if (!broker.since_us) return t("health.never");
@@ -81,7 +81,7 @@ function Card({ name, part }: { name: (typeof PARTS)[number]; part: Part }) {
         <span class={`state ${up ? "live" : "silent"}`}>
           <span class="state-mark" aria-hidden="true" /> {t(`health.${name}`)}
         </span>
-        <span class={up ? "dim" : "grave"}>{t(up ? "health.up" : "health.stopped")}</span>
+        {name !== "brokers" && <span class={up ? "dim" : "grave"}>{t(up ? "health.up" : "health.stopped")}</span>}
       </h3>
       {name === "brokers" && <Brokers brokers={(part.brokers as Broker[] | undefined) ?? []} />}
       {facts.length > 0 && (
