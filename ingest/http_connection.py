@@ -26,6 +26,7 @@ _REQUEST_S = 60.0  # from the first byte of a request to its last
 _IDLE_S = 75.0  # between two requests
 _CLOSE_S = 2.0  # how long a client may take to read our last words
 _UNREAD_MAX = 64 * 1024  # [bytes]
+_TURN_MAX = 100  # pieces of a request, such as chunks of a body, that are taken before others have their turn
 
 
 class Head(msgspec.Struct):
@@ -76,6 +77,7 @@ class HttpConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._begun = False  # a request has begun to come
         self._ending = False  # nothing that comes is looked at any more
+        self._resting = False  # the others have their turn
 
     @property
     def busy(self) -> bool:
@@ -101,13 +103,15 @@ class HttpConnection(asyncio.Protocol):
             self._begun = True
             self._allow(self._door.settings.connect_timeout_s, self._late)
         self._h11.receive_data(data)
-        self._pump()
+        if not self._resting:
+            self._pump()
 
     def eof_received(self) -> bool:
         if not self._ending:
             self._h11.receive_data(b"")
-            self._pump()
-        return self.busy
+            if not self._resting:
+                self._pump()
+        return self.busy or self._resting
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._ending = True
@@ -144,7 +148,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _pump(self) -> None:
         try:
-            while not (self.busy or self._ending):
+            for _ in range(_TURN_MAX):
+                if self.busy or self._ending:
+                    return
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
                     self._encourage()
@@ -152,10 +158,24 @@ class HttpConnection(asyncio.Protocol):
                 if event is h11.PAUSED:
                     return
                 self._take(event)
+            self._rest()
         except h11.RemoteProtocolError as error:
             self._refuse(ProblemError(error.error_status_hint, "bad_request", str(error), hint="send HTTP/1.1"))
         except ProblemError as error:
             self._refuse(error)
+
+    def _rest(self) -> None:
+        """Let the others have their turn."""
+        if self._transport is not None and not (self.busy or self._ending):
+            self._resting = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self._pump()
+        if self._transport is not None and not (self.busy or self._resting or self._ending):
+            self._transport.resume_reading()
 
     def _encourage(self) -> None:
         """Let a client send its body that waits to hear whether it may."""
