@@ -17,7 +17,7 @@ from ingest.published import read_published
 from ingest.reader import JournalReader
 from ingest.segments import HEADER_SIZE, Raw, decode_block, frames, parse_header, segment_path, segments
 
-__all__ = ["Checked", "line_of", "messages", "since", "tail", "verify", "when"]
+__all__ = ["Checked", "line_of", "messages", "since", "tail", "told_of", "verify", "when"]
 
 _STEP = 5_000
 
@@ -76,10 +76,9 @@ def _begin_us(folder: Path, first: int) -> int:
     return message.received_us
 
 
-def line_of(number: int, message: Message) -> bytes:
-    """Write a message as a line of JSON: what a batch of HTTP ingest takes, and what else is known of it."""
-    properties = message.properties or {}
-    told: dict[str, Any] = {
+def told_of(number: int, message: Message) -> dict[str, Any]:
+    """Return what is known of a message beside its payload, in words."""
+    return {
         "number": number,
         "received": when(message.received_us),
         "type": MessageType(message.type).name.lower(),
@@ -87,6 +86,13 @@ def line_of(number: int, message: Message) -> bytes:
         "principal": message.principal,
         "client": message.client,
         "topic": message.topic,
+    }
+
+
+def line_of(number: int, message: Message) -> bytes:
+    """Write a message as a line of JSON: what a batch of HTTP ingest takes, and what else is known of it."""
+    properties = message.properties or {}
+    told = told_of(number, message) | {
         "qos": message.qos,
         "retained": message.retained,
         "duplicate": message.duplicate,

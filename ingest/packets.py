@@ -39,7 +39,6 @@ __all__ = [
     "publish",
     "pubrec",
     "pubrecs",
-    "pubrel",
     "suback",
     "unsuback",
 ]
@@ -194,11 +193,6 @@ def puback(packet_id: int, code: Code) -> bytes:
 def pubrec(packet_id: int, code: Code) -> bytes:
     """Encode the PUBREC with which an MQTT 5 server turns a message down."""
     return _packet(0x50, packet_id.to_bytes(2, "big"), bytes([code]))
-
-
-def pubrel(packet_id: int) -> bytes:
-    """Encode a PUBREL, as a client sends it."""
-    return _packet(0x62, packet_id.to_bytes(2, "big"))
 
 
 def pubcomp(version: int, packet_id: int, code: Code = Code.SUCCESS) -> bytes:

@@ -18,9 +18,14 @@ from ingest.packets import V311, Connect, Publish, Will, connect, publish
 from ingest.settings import IngestSettings
 from ingest.wire import Properties, remaining_length
 
-__all__ = ["RawClient", "listening"]
+__all__ = ["RawClient", "listening", "pubrel"]
 
 T = TypeVar("T")
+
+
+def pubrel(packet_id: int) -> bytes:
+    """Encode a PUBREL, as a client sends it."""
+    return b"\x62\x02" + packet_id.to_bytes(2, "big")
 
 
 class RawClient:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ingest.message import MessageType
-from ingest.packets import V5, Publish, Will, publish, pubrel
+from ingest.packets import V5, Publish, Will, publish
 from ingest.session import EXPIRY_MAX_S, Session, Sessions
 from ingest.wire import Properties, Property
 from tests.disk import Disk
-from tests.mqtt_client import RawClient
+from tests.mqtt_client import RawClient, pubrel
 from tests.test_listener import VERSIONS, House, house
 from tests.wait import until
 

@@ -34,7 +34,6 @@ from ingest.packets import (
     publish,
     pubrec,
     pubrecs,
-    pubrel,
     suback,
     unsuback,
 )
@@ -277,7 +276,7 @@ def test_a_subscribe_is_read_as_it_was_written(
 
 
 OTHERS = [b"\xc0\x00", b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00", b"\x62\x02\x00\x09", SUBSCRIBE_311, SUBSCRIBE_5]
-OTHERS += [b"\x40\x04\x00\x09\x10\x00", b"\xa2\x06\x00\x07\x00\x00\x01a", b"\xf0\x02\x00\x00", pubrel(7)]
+OTHERS += [b"\x40\x04\x00\x09\x10\x00", b"\xa2\x06\x00\x07\x00\x00\x01a", b"\xf0\x02\x00\x00", b"\x62\x02\x00\x07"]
 
 
 @settings(max_examples=400)
@@ -365,7 +364,6 @@ def test_plain_packets_of_known_topics_all_go_the_quick_way(version: int, size: 
         pytest.param(pubrecs([b"\0\1", b"\1\0"]), b"\x50\x02\x00\x01\x50\x02\x01\x00", id="pubrecs"),
         pytest.param(puback(5, Code.NOT_AUTHORIZED), b"\x40\x03\x00\x05\x87", id="puback, refused"),
         pytest.param(pubrec(5, Code.NOT_AUTHORIZED), b"\x50\x03\x00\x05\x87", id="pubrec, refused"),
-        pytest.param(pubrel(5), b"\x62\x02\x00\x05", id="pubrel"),
         pytest.param(pubcomp(V311, 5, Code.NO_SUCH_PACKET), b"\x70\x02\x00\x05", id="pubcomp 3.1.1"),
         pytest.param(pubcomp(V5, 5), b"\x70\x02\x00\x05", id="pubcomp 5"),
         pytest.param(pubcomp(V5, 5, Code.NO_SUCH_PACKET), b"\x70\x03\x00\x05\x92", id="pubcomp 5, unknown"),

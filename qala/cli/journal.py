@@ -163,17 +163,9 @@ def _wanted(topic: str | None, device: str | None, root: str) -> Callable[[Messa
 
 
 def _row(number: int, message: Message) -> dict[str, Any]:
-    from ingest.inspection import when
-    from ingest.message import MessageType, Source
+    from ingest.inspection import told_of
 
-    return {
-        "number": number,
-        "received": when(message.received_us),
-        "type": MessageType(message.type).name.lower(),
-        "source": Source(message.source).name.lower(),
-        "principal": message.principal,
-        "client": message.client,
-        "topic": message.topic,
+    return told_of(number, message) | {
         "bytes": len(message.payload),
         "payload": message.payload[:_PAYLOAD_SHOWN].decode("utf-8", "replace"),
     }
