@@ -91,7 +91,9 @@ class IngestSettings(BaseModel):
         default=32, ge=1, description="TLS handshakes at once; further connections wait their turn."
     )
     connections_max: int = Field(
-        default=10_000, ge=1, description="MQTT connections at once, and HTTP ones; further ones are closed."
+        default=10_000,
+        ge=1,
+        description="MQTT connections at once, and as many HTTP ones; then who has not said who it is goes first.",
     )
     connect_timeout_s: float = Field(
         default=10.0,

@@ -252,4 +252,4 @@ def _told(part: Mapping[str, Any]) -> str:
 
 
 def _because(reasons: Iterable[dict[str, Any]]) -> str:
-    return "; ".join(f"{reason['code']} {reason.get('params') or ''}".strip() for reason in reasons)
+    return "; ".join(f"{reason['code']}: {reason['hint']}" for reason in reasons)
