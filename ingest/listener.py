@@ -27,7 +27,7 @@ from ingest.rows import will_row
 from ingest.segments import Row
 from ingest.session import Key, Session, Sessions, place_of
 from ingest.settings import IngestSettings, parse_address
-from ingest.wills import Wills
+from ingest.wills import Wills, size_of
 from ingest.wire import Code, PacketError
 
 __all__ = ["Counters", "Listener"]
@@ -211,7 +211,7 @@ class Listener:
         """Record the will of a client that left without a DISCONNECT; not when it was us who left."""
         client, principal = connection.client, connection.principal.name
         if not self.stopping:
-            self._wills.leave(key, lambda: self.record(will_row(will, client, principal)), delay_s)
+            self._wills.leave(key, lambda: self.record(will_row(will, client, principal)), delay_s, size_of(will))
 
     def refuse(self, connection: Connection, error: PacketError, now_us: int) -> None:
         """Count a packet that could not be taken, and record it while its address has not had too many records."""

@@ -15,6 +15,7 @@ __all__ = ["EXPIRY_MAX_S", "Key", "Peer", "Sent", "Session", "Sessions", "place_
 
 EXPIRY_MAX_S = 7 * 86_400  # longest time for which a session is kept [s]
 _SESSIONS_MAX = 20_000
+_KEPT_BYTES_MAX = 256 * 1024 * 1024  # of all sessions whose client is away, in memory
 _SENT_BYTES_MAX = 64 * 1024  # payloads of commands without an answer that are kept of a client that is away
 
 Key = tuple[str, str]  # principal, client id
@@ -49,7 +50,7 @@ class Sent(msgspec.Struct):
 class Session:
     """One client's session (MQTT 5, section 4.1). `expiry_s` is how long it outlives its connection [s]."""
 
-    __slots__ = ("expiry_s", "granted", "key", "last_id", "peer", "sent", "unreleased", "until_s")
+    __slots__ = ("expiry_s", "granted", "key", "last_id", "peer", "sent", "size", "unreleased", "until_s")
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -60,6 +61,12 @@ class Session:
         self.granted: dict[str, int] = {}  # device whose commands it subscribed to -> QoS
         self.sent: dict[int, Sent] = {}  # packet identifier of a command -> what it was
         self.last_id = 0
+        self.size = 0  # about what it took in memory when its client left [bytes]
+
+    def measure(self) -> int:
+        """Return about what it takes in memory [bytes]."""
+        payloads = sum(len(sent.payload) for sent in self.sent.values())
+        return 1_000 + 150 * len(self.unreleased) + 300 * (len(self.granted) + len(self.sent)) + payloads
 
     def acknowledge(self, ids: list[bytes]) -> None:
         """Send the PUBRECs of messages that are durable now, through whichever connection it has by now."""
@@ -79,8 +86,10 @@ class Session:
 class Sessions:
     """Sessions whose client is away. Over the limit the one that left first is forgotten."""
 
-    def __init__(self, most: int = _SESSIONS_MAX) -> None:
+    def __init__(self, most: int = _SESSIONS_MAX, bytes_max: int = _KEPT_BYTES_MAX) -> None:
         self._most = most
+        self._bytes_max = bytes_max
+        self._bytes = 0
         self._kept: dict[Key, Session] = {}
 
     def __len__(self) -> int:
@@ -92,17 +101,25 @@ class Sessions:
         if session.expiry_s <= 0:
             return
         place = place_of(session.key)
-        self._kept.pop(place, None)
+        self._forget(place)
         session.until_s = now_s + session.expiry_s
         if sum(len(sent.payload) for sent in session.sent.values()) > _SENT_BYTES_MAX:
             session.sent.clear()  # whoever keeps the commands sends them anew
-        if len(self._kept) >= self._most:
-            del self._kept[next(iter(self._kept))]
+        session.size = session.measure()
+        self._bytes += session.size
         self._kept[place] = session
+        while len(self._kept) > self._most or self._bytes > self._bytes_max:
+            self._forget(next(iter(self._kept)))
 
     def resume(self, key: Key, now_s: float, *, clean: bool) -> Session | None:
         """Take a session out again; None where there is none any more, or where the client wants a new one."""
-        session = self._kept.pop(place_of(key), None)
+        session = self._forget(place_of(key))
         if session is None or clean or session.key != key or session.until_s <= now_s:
             return None
+        return session
+
+    def _forget(self, place: Key) -> Session | None:
+        session = self._kept.pop(place, None)
+        if session is not None:
+            self._bytes -= session.size
         return session

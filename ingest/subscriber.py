@@ -139,6 +139,9 @@ class Subscriber:
         except BrokerError as refused:
             self._failures += 1
             return refused
+        except Exception as caught:  # noqa: BLE001 - such as a password that no packet holds: it may be put right
+            self._failures += 1
+            return BrokerError(f"cannot connect: {caught}", hint=_FILES, hopeless=True)
         self._connection = connection
         watch = asyncio.create_task(self._welcome(connection))
         try:
@@ -163,12 +166,11 @@ class Subscriber:
             raise BrokerError(
                 f"cannot read its files: {where}{caught.strerror}", hint=_FILES, hopeless=True
             ) from caught
+        session = Session(plan, self._limits, self._topics)
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, connection = await loop.create_connection(
-                    lambda: BrokerConnection(
-                        Session(plan, self._limits, self._topics), self._commit, bounds, self.taken
-                    ),
+                    lambda: BrokerConnection(session, self._commit, bounds, self.taken),
                     address.host,
                     address.port,
                     ssl=context,
