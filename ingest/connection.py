@@ -48,9 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-_TURN_MAX = (
-    250  # packets beside plain PUBLISHes, and filters, taken from a connection before the others have their turn
-)
+_TURN_MAX = 250  # packets beside plain PUBLISHes, and filters, taken from a connection before others have their turn
 _SHARE_MAX = 256 * 1024  # of one connection in a group; it is what others wait for [bytes]
 _SAID_TO_ALL = {Code.UNSUPPORTED_VERSION, Code.BAD_CLIENT_ID, Code.NOT_AUTHORIZED}  # MQTT 3.1.1 has words for these
 
