@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from ingest.http_door import HttpDoor, open_http
 from ingest.journal import Journal
 from ingest.keyring import Keyring
 from ingest.listener import Listener
+from ingest.nudge import nudge
 from ingest.packets import Limits
 from ingest.report import DoorReport, ReportFile, read_report
 from ingest.segments import segments
@@ -74,9 +74,9 @@ async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     journal = Journal.open(data / "journal", segment_max=settings.segment_max)
-    with contextlib.closing(journal), _Nudge(data / "projector.sock") as nudge:
+    with contextlib.closing(journal):
         housekeeping = Housekeeping(journal, settings, data)
-        commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=nudge)
+        commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=lambda: nudge(data / "projector.sock"))
         guard = _Guard(settings, data, state)
         listener = Listener(settings, commit, guard.gate, tls=guard.context, socket=data / "mqtt.sock")
         guard.start(listener)
@@ -161,24 +161,6 @@ class _Guard:
     def close(self) -> None:
         if self._keyring is not None:
             self._keyring.close()
-
-
-class _Nudge:
-    """Tells the projector that there is something new. Whether it listens does not matter."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-
-    def __call__(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.sendto(b"", self._path)
-
-    def __enter__(self) -> _Nudge:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
 
 
 class _Reporter:

@@ -16,7 +16,7 @@ def nudge(path: Path) -> None:
         contextlib.suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender,
     ):
-        sender.sendto(b"\0", str(path))
+        sender.sendto(b"", str(path))
 
 
 class Nudges:

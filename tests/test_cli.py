@@ -96,9 +96,10 @@ def test_an_error_is_a_line_with_a_hint_on_stderr(words: list[str], code: int, s
     assert done.stdout == ""
 
 
-def test_config_prints_every_setting_and_its_origin() -> None:
+def test_config_prints_every_setting_its_origin_and_what_it_is_for() -> None:
     found = {row["key"]: row for row in rows("config", "--http", "127.0.0.1:9")}
-    assert found["dashboards.http"] == {"key": "dashboards.http", "value": "127.0.0.1:9", "origin": "flag"}
+    http = found["dashboards.http"]
+    assert (http["value"], http["origin"], http["description"][:9]) == ("127.0.0.1:9", "flag", "HOST:PORT")
     assert found["ingest.mqtt"]["origin"] == "default"
 
 
