@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,10 @@ class File(Protocol):
         """Append what fits of `data` and return how many bytes that was; not durable yet."""
 
     def sync(self) -> None:
-        """Make everything written so far survive a power cut. After a failure the file must not be trusted again."""
+        """Make everything written so far survive a power cut. After a failure the file must not be trusted again.
+
+        One that was deleted meanwhile survives nothing: that is a failure.
+        """
 
     def truncate(self, size: int) -> None:
         """Cut the file to `size` bytes."""
@@ -51,6 +55,8 @@ class _LocalFile:
 
     def sync(self) -> None:
         os.fdatasync(self._fd)
+        if not os.fstat(self._fd).st_nlink:
+            raise OSError(errno.ENOENT, "its file was deleted")
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)

@@ -479,6 +479,7 @@ def test_nothing_to_rotate_or_to_revoke_is_told(tmp_path: Path) -> None:
         pytest.param(Issue("gw", ["a\0b"]), id="NUL"),
         pytest.param(Issue("gw", ["x" * 257]), id="a long filter"),
         pytest.param(Issue("gw", ["a"] * 101), id="many filters"),
+        pytest.param(Issue("broker:city", ["a"]), id="a gateway that would be taken for a broker"),
     ],
 )
 def test_names_and_filters_that_cannot_be_are_refused(tmp_path: Path, wanted: Issue) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
+from devices.errors import UnavailableError
 from ingest.broker_settings import BrokerSettings
 from ingest.commit import CommitLimits, GroupCommit
+from ingest.journal import Journal
+from ingest.message import Message
 from ingest.packets import V5, Limits
 from ingest.session import Session, Sessions
 from ingest.subscriber import Subscriber
@@ -16,6 +22,7 @@ from ingest.tls import server_context
 from ingest.turns import Turns
 from ingest.wills import Wills
 from ingest.wire import Code, varint
+from qala.cli.shell import printable
 from tests.disk import Disk
 from tests.mqtt_client import RawClient
 from tests.pki import Authority
@@ -211,3 +218,25 @@ def test_a_password_that_no_packet_holds_does_not_end_the_attempts(tmp_path: Pat
         commit.close()
 
     run(test)
+
+
+# --- clumsy operators -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_acknowledged_from_a_file_or_folder_that_was_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    journal = Journal.open(folder)
+    journal.append([Message("a", b"1", 1)])
+    next(folder.glob("*.qj")).unlink()
+    with pytest.raises(UnavailableError, match="deleted"):
+        journal.append([Message("a", b"2", 1)])
+    assert journal.append([Message("a", b"3", 1)]) == 2
+    shutil.rmtree(folder)
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            journal.append([Message("a", b"4", 1)])
+    journal.close()
+
+
+def test_no_terminal_obeys_what_a_device_says() -> None:
+    assert printable("\x1b]0;x\x07\x9b31m\u202e") == r"\x1b]0;x\x07\x9b31m\u202e"

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from devices.errors import ConfigError, ConflictError, UnavailableError
-from qala.cli.shell import FAILED, ConfigOption, DataOption, JsonOption, app, configuration, say, show
+from qala.cli.shell import FAILED, ConfigOption, DataOption, JsonOption, app, configuration, printable, say, show
 
 if TYPE_CHECKING:
     from ingest.message import Message
@@ -176,7 +176,9 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     import json
 
     for row in rows:
-        text = json.dumps(row, ensure_ascii=False) if as_json else "  ".join(str(row[name]) for name in _SHOWN)
+        text = (
+            json.dumps(row, ensure_ascii=False) if as_json else printable("  ".join(str(row[name]) for name in _SHOWN))
+        )
         print(text, flush=True)  # noqa: T201 - what was asked for
 
 

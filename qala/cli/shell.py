@@ -31,6 +31,7 @@ __all__ = [
     "ask",
     "configuration",
     "main",
+    "printable",
     "say",
     "show",
     "tell",
@@ -158,8 +159,19 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return " ".join(str(item) for item in value)
-    return str(value)
+        return printable(" ".join(str(item) for item in value))
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    r"""Spell out what a terminal would obey, or not show: whatever devices say may be shown to people.
+
+    >>> printable("қала \x1b[31m"), printable("a\tb")
+    ('қала \\x1b[31m', 'a\\tb')
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @app.command()

@@ -61,6 +61,7 @@ __all__ = [
 VALID_MAX = 2
 """Tokens of one principal that are valid at once: the one in use, and the one that takes its place."""
 FILTERS_MAX, FILTER_MAX, NOTE_MAX = 100, 256, 200
+_OF_BROKERS = "broker:"
 _LEVEL = r"[A-Za-z0-9_.:-]{1,64}"
 _NAME = re.compile(rf"{_LEVEL}(/{_LEVEL})?")
 _TOKEN = re.compile(r"([a-z2-7]{8})\.([A-Za-z0-9_-]{43})")
@@ -247,6 +248,10 @@ def _check(wanted: Issue) -> None:
         raise ConfigError(
             f"not the name of a device or a gateway: {wanted.principal!r}",
             hint="a device is FLEET/DEVICE, a gateway a name without '/': letters, digits and _ . : -",
+        )
+    if wanted.principal.startswith(_OF_BROKERS) and not is_device_name(wanted.principal):
+        raise ConfigError(
+            f"{wanted.principal!r} is how the journal names an existing broker", hint="choose another name"
         )
     if not wanted.filters and not is_device_name(wanted.principal):
         raise ConfigError(
