@@ -209,7 +209,6 @@ class _Reporter:
             queued_bytes=queued_bytes,
             segments=len(segments(self._folder)),
             disk_free=disk.f_bavail * disk.f_frsize,
-            disk_total=disk.f_blocks * disk.f_frsize,
             disk_full=self._journal.full,
             disk_low=self._housekeeping.low,
             journal_lost=self._housekeeping.lost,

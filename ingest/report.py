@@ -64,7 +64,6 @@ class DoorReport(msgspec.Struct, kw_only=True):
     queued_bytes: int = 0
     segments: int = 0  # files of the journal
     disk_free: int = 0  # what the journal's file system can still take
-    disk_total: int = 0
     disk_full: bool = False  # the journal takes nothing for want of room
     disk_low: bool = False  # and soon will not: deleting what may be deleted does not help
     journal_lost: int = 0  # messages of a journal that was here before and is gone

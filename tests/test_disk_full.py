@@ -149,7 +149,6 @@ def test_on_a_full_disk_nothing_is_acknowledged_that_is_not_there_and_it_goes_on
         report = until(lambda: now if (now := door.now).last_error else None)
         assert "No space left" in report.last_error
         assert report.disk_free < MIB
-        assert report.disk_total == 8 * MIB
         assert time.time() - report.reported_us / 1e6 < 5  # the report itself needs no room
         assert door.post().status_code == 503
         assert httpx.get(f"http://{report.http_addresses[0]}/ingest/1/ready", timeout=10).status_code == 503
