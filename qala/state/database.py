@@ -34,6 +34,9 @@ SCHEMA_VERSION = 2
 
 _DAMAGED = ("malformed", "not a database")  # what SQLite says of SQLITE_CORRUPT and SQLITE_NOTADB
 
+_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 5}
+"""What libpq is told, so that a server that is gone without a word is noticed [s, ms, s, s]."""
+
 _schema = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
 
 
@@ -60,7 +63,8 @@ def state_reader(url: str) -> Engine:
     that was put in its place is seen.
     """
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        patience = _PATIENCE if "psycopg" in url.partition(":")[0] else {}
+        return create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=patience)
     import pysqlite3.dbapi2
 
     path = quote(url.removeprefix("sqlite:///"))
