@@ -57,7 +57,15 @@ def test_rows_are_by_device_and_hour(city: City) -> None:
             id="by day",
         ),
         pytest.param(
-            {"by": "device"}, [("", None, 1), ("city/air-1", None, 70), ("city/air-2", None, 7)], id="by device"
+            {"by": "device"},
+            [
+                ("", None, 1),
+                ("city/air-1", None, 70),
+                ("city/air-2", None, 7),
+                ("city/loop-1", None, 0),
+                ("grid/meter-1", None, 0),
+            ],
+            id="by device",
         ),
         pytest.param({"by": "device", "zone": "district-b"}, [("city/air-2", None, 7)], id="of a zone"),
         pytest.param({"by": "device", "device": "city/air-1", "zone": "district-b"}, [], id="not in that zone"),
@@ -76,7 +84,7 @@ def test_rows_come_as_csv_too(city: City) -> None:
     lines = city.get("/ledger?by=device&format=csv").text.splitlines()
 
     assert lines[0].replace('"', "").startswith("device,start,messages,duplicates,readings,accepted")
-    assert len(lines) == 4
+    assert len(lines) == 6
 
 
 def test_a_zone_that_there_is_none_of_says_so(city: City) -> None:
@@ -88,18 +96,30 @@ def test_slots_without_a_reading_are_missing_in_hours_that_have_ended(city: City
     city.read("city/air-1:pm1", [NOW + m * MINUTE + 2_000_000 for m in minutes], [1.0] * len(minutes))
     city.read("city/air-1:pm10", [NOW - 170 * MINUTE], [1.0])
 
-    rows = {(row["device"], row["start"]): row["missing"] for row in city.items("/ledger")}
+    rows = {(row["device"], row["start"]): row["missing"] for row in city.items("/ledger", device="city/air-1")}
     assert rows == {
         ("city/air-1", iso(NOW - 3 * HOUR)): 0,
-        ("", iso(NOW - 2 * HOUR)): None,
         ("city/air-1", iso(NOW - 2 * HOUR)): 2,
-        ("city/air-2", iso(NOW - 2 * HOUR)): 60,
+        ("city/air-1", iso(NOW - HOUR)): 60,
     }
     [total] = city.items("/ledger", by="device", device="city/air-1")
     assert total["missing"] == 62  # the hour before now has none at all
 
     city.read("city/air-1:pm1", [NOW - 100 * MINUTE], [1.0])  # late, and it mends the hour
     assert city.items("/ledger", by="device", device="city/air-1")[0]["missing"] == 61
+
+
+def test_a_device_that_sends_nothing_has_rows_of_what_is_missing(city: City) -> None:
+    city.read("city/air-1:pm1", [NOW - 2 * HOUR], [1.0])
+
+    rows = [row for row in city.items("/ledger") if row["device"] == "city/loop-1"]
+    assert [(row["start"], row["messages"], row["missing"]) for row in rows] == [
+        (iso(NOW - 2 * HOUR), 0, 12),
+        (iso(NOW - HOUR), 0, 12),
+    ]
+    by_device = {row["device"]: (row["messages"], row["missing"]) for row in city.items("/ledger", by="device")}
+    assert by_device["city/loop-1"] == (0, 24)
+    assert list(city.walk("/ledger", limit=1)) == city.items("/ledger")
 
 
 @pytest.mark.parametrize(

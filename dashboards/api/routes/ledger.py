@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import groupby, islice
 
 import msgspec
 import pyarrow as pa
@@ -13,10 +15,10 @@ from dashboards.api.contract import Page
 from dashboards.api.contract_ledger import LedgerRow
 from dashboards.api.paging import CursorQuery, LimitQuery, decode_cursor, encode_cursor
 from dashboards.api.render import FormatQuery, negotiate, render, table_limit
-from dashboards.missing import expected, missing_of
+from dashboards.missing import Expected, expected, missing_of
 from dashboards.times import parse_span
 from devices.errors import NotFoundError
-from qala.state.ledger import COLUMNS, HOUR_US, By, Entry, entries
+from qala.state.ledger import COLUMNS, HOUR_US, By, Counts, Entry, entries
 from qala.state.registry import statuses
 from qala.store.base import Span
 
@@ -50,6 +52,7 @@ def list_ledger(
 ) -> Response:
     """Count messages and readings by device and hour of receipt, or summed up by hour, day or device.
 
+    A device of the registry, and a finished hour of it, has a row also where nothing came: that is what is missing.
     The range is taken in whole hours (in whole days with `by=day`), the one that `stop` lies in among them.
     What was received a few seconds ago may not be in it yet.
     """
@@ -59,12 +62,15 @@ def list_ledger(
     span = Span(after.start_us, after.stop_us) if after else _whole(context, start, stop, by)
     chosen = _chosen(context, device, zone)
     key = (after.hour_us, after.device) if after else None
-    found = entries(context.state, span.start_us, span.stop_us, by=by, devices=chosen, after=key, limit=rows + 1)
+    counted = entries(context.state, span.start_us, span.stop_us, by=by, devices=chosen, after=key, limit=rows + 1)
+    awaited = _awaited(context, chosen)
+    silence = _silence(awaited, _finished(context, span), by)
+    found = _with_silence(counted, (one for one in silence if key is None or one > key), rows + 1)
     page = found[:rows]
     more = None
     if len(found) > rows:
         more = encode_cursor(_After(span.start_us, span.stop_us, page[-1].hour_us, page[-1].device))
-    return render(request, _table(page, by, _missing(context, page, span, by, chosen)), form, more, raw={"rejected"})
+    return render(request, _table(page, by, _missing(context, page, span, by, awaited)), form, more, raw={"rejected"})
 
 
 def _whole(context: ApiContext, start: str, stop: str, by: By) -> Span:
@@ -86,17 +92,51 @@ def _chosen(context: ApiContext, device: str | None, zone: str | None) -> frozen
     return frozenset(id_ for id_, at in placed if at and zone in at.zones and device in {None, id_})
 
 
+def _awaited(context: ApiContext, chosen: frozenset[str] | None) -> list[Expected]:
+    """Return the chosen devices that readings are expected of, by id."""
+    said = {id_: status.interval_s for id_, status in statuses(context.state).items()}
+    devices = expected(context.registry(), context.kinds, said)
+    return sorted((one for one in devices if chosen is None or one.device in chosen), key=lambda one: one.device)
+
+
+def _finished(context: ApiContext, span: Span) -> Span:
+    """Return the part of a range in which readings may be missing: finished hours that the store reaches back to."""
+    extent = context.store.extent()
+    start_us = max(span.start_us, extent.start_us // HOUR_US * HOUR_US) if extent else span.stop_us
+    return Span(start_us, max(start_us, min(span.stop_us, context.now_us() // HOUR_US * HOUR_US)))
+
+
+def _silence(awaited: Sequence[Expected], span: Span, by: By) -> Iterator[tuple[int, str]]:
+    """Yield the keys of rows that there are whether anything came or not, rising."""
+    if by is By.DEVICE:
+        yield from ((0, one.device) for one in awaited if one.since_us < span.stop_us and span.start_us < one.until_us)
+        return
+    step_us = _LENGTH_US[by]
+    for time_us in range(span.start_us // step_us * step_us, span.stop_us, step_us):
+        there = (one.device for one in awaited if one.since_us <= time_us and time_us + step_us <= one.until_us)
+        if by is By.ALL:
+            yield from ((time_us, device) for device in there)
+        elif next(there, None) is not None:
+            yield time_us, ""
+
+
+def _with_silence(counted: Sequence[Entry], silence: Iterable[tuple[int, str]], limit: int) -> list[Entry]:
+    """Return the first entries, of both, in their order; where nothing was counted, all counts are 0."""
+    entry = {(one.hour_us, one.device): one for one in counted}
+    keys = (key for key, _ in groupby(merge(entry, silence)))
+    return [entry.get(key) or Entry(key[1], key[0], Counts()) for key in islice(keys, limit)]
+
+
 def _missing(
-    context: ApiContext, page: Sequence[Entry], span: Span, by: By, chosen: frozenset[str] | None
+    context: ApiContext, page: Sequence[Entry], span: Span, by: By, awaited: Sequence[Expected]
 ) -> Mapping[tuple[int, str], int]:
     """Count the missing readings of each row of a page; nothing where that would take too long."""
     if not page:
         return {}
     if by is not By.DEVICE:
         span = Span(page[0].hour_us, page[-1].hour_us + _LENGTH_US[by])
-    said = {id_: status.interval_s for id_, status in statuses(context.state).items()}
-    of = {entry.device for entry in page} if by in {By.ALL, By.DEVICE} else chosen
-    devices = [one for one in expected(context.registry(), context.kinds, said) if of is None or one.device in of]
+    of = {entry.device for entry in page} if by in {By.ALL, By.DEVICE} else None
+    devices = [one for one in awaited if of is None or one.device in of]
     found = missing_of(context.store, devices, span.start_us, span.stop_us, context.now_us())
     sums: dict[tuple[int, str], int] = {}
     for (device, hour_us), slots in (found or {}).items():
