@@ -18,9 +18,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from ingest.downlink import Ear, command_topic
-from ingest.listener import Listener
 from ingest.message import MessageType, Source
+from ingest.mqtt.downlink import Ear, command_topic
+from ingest.mqtt.listener import Listener
 from ingest.nudge import Nudges
 from ingest.segments import Row
 from qala.state.commands import SENT, OpenCommand, awaited, devices_awaited

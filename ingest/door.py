@@ -19,21 +19,21 @@ from pathlib import Path
 
 import uvloop
 
+from ingest.brokers.subscriber import Subscriber
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.desk import Desk
-from ingest.entrance import handshakes_waiting_max
 from ingest.gate import Gate, OpenGate
 from ingest.housekeeping import Housekeeping
-from ingest.http_door import HttpDoor, open_http
+from ingest.http.door import HttpDoor, open_http
 from ingest.journal import Journal
 from ingest.keyring import Keyring
-from ingest.listener import Listener
+from ingest.mqtt.entrance import handshakes_waiting_max
+from ingest.mqtt.listener import Listener
+from ingest.mqtt.packets import Limits
 from ingest.nudge import nudge
-from ingest.packets import Limits
 from ingest.report import DoorReport, ReportFile, read_report
 from ingest.segments import segments
 from ingest.settings import IngestSettings
-from ingest.subscriber import Subscriber
 from ingest.tls import Tls
 from qala.state.database import state_reader
 

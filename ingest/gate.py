@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from devices.errors import QalaError
-from ingest.wire import Code
+from ingest.mqtt.wire import Code
 
 __all__ = ["NOBODY", "OWNER", "Gate", "OpenGate", "Principal", "RefusedError"]
 

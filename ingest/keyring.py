@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from devices.errors import CorruptError, QalaError, UnavailableError
 from ingest.gate import Principal, RefusedError
-from ingest.wire import Code
+from ingest.mqtt.wire import Code
 from qala.state import registry
 from qala.state.credentials import (
     Credential,

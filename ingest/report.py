@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from ingest.commit import Durable
-from ingest.http_door import HttpCounters
-from ingest.listener import Counters
+from ingest.http.door import HttpCounters
+from ingest.mqtt.listener import Counters
 
 __all__ = ["BrokerReport", "DoorReport", "ReportFile", "read_report"]
 

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from devices.errors import ConfigError
-from ingest.broker_settings import BrokerName, BrokerSettings
+from ingest.brokers.settings import BrokerName, BrokerSettings
 
 __all__ = ["IngestSettings", "is_loopback", "parse_address"]
 

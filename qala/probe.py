@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ingest.histogram import Histogram
 from ingest.message import PROBE_TOPIC
-from ingest.packets import V311, Connect, Publish, connect, publish
+from ingest.mqtt.packets import V311, Connect, Publish, connect, publish
 
 __all__ = ["Probe"]
 

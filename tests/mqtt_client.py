@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from ingest.commit import CommitLimits, GroupCommit, Sink
 from ingest.gate import Gate
-from ingest.listener import Listener
-from ingest.packets import V311, Connect, Publish, Will, connect, publish
+from ingest.mqtt.listener import Listener
+from ingest.mqtt.packets import V311, Connect, Publish, Will, connect, publish
+from ingest.mqtt.wire import Properties, remaining_length
 from ingest.settings import IngestSettings
-from ingest.wire import Properties, remaining_length
 
 __all__ = ["RawClient", "listening", "pubrel"]
 

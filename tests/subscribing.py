@@ -13,11 +13,11 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 
-from ingest.broker_settings import BrokerSettings
+from ingest.brokers.settings import BrokerSettings
+from ingest.brokers.subscriber import Subscriber
 from ingest.commit import CommitLimits, GroupCommit, Sink
 from ingest.message import Message
-from ingest.packets import Limits
-from ingest.subscriber import Subscriber
+from ingest.mqtt.packets import Limits
 from qala.bench.load import run_load
 from tests.mosquitto import Mosquitto
 

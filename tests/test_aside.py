@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from devices.errors import Reason
-from ingest.downlink import UNCONFIRMED
 from ingest.message import PROBE_TOPIC, Message, MessageType, Source
+from ingest.mqtt.downlink import UNCONFIRMED
 from qala.state.commands import command, request_command
 from qala.state.rejected import list_rejected
 from tests.builders import NOW_MS, NOW_US, City, cities, message, telemetry

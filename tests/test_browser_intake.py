@@ -84,9 +84,11 @@ def test_the_ledger_shows_each_device_as_the_api_counts_it(qala: Qala, chromium:
     with opened(chromium, qala, "") as (page, _):
         get(page, "intake-open").click()
         expect(get(page, "ledger-row")).to_have_count(sum(map(len, ZONES.values())))
-        for row in qala.get("ledger", by="device")["items"]:
-            assert counts(get(page, "ledger-row", id=row["device"])) == columns(row)
-        expect(get(page, "ledger-row", id=f"town/{SILENT}")).to_contain_text("all")
+        told = {row["device"]: row for row in qala.get("ledger", by="device")["items"]}
+        for device, row in told.items():
+            assert counts(get(page, "ledger-row", id=device)) == columns(row)
+        silent = counts(get(page, "ledger-row", id=f"town/{SILENT}"))
+        assert (silent["messages"], silent["missing"]) == ("0", str(told[f"town/{SILENT}"]["missing"]))
 
         get(page, "ledger-sort-duplicates").click()
         expect(get(page, "ledger-row").first).to_have_attribute("data-id", f"town/{GOOD}")
@@ -108,8 +110,10 @@ def test_a_devices_panel_leads_to_its_hours_and_back(qala: Qala, chromium: Brows
         expect(get(page, "ledger-of")).to_have_attribute("data-device", f"town/{BAD}")
         rows = qala.get("ledger", device=f"town/{BAD}")["items"]
         expect(get(page, "ledger-row")).to_have_count(len(rows))
-        assert counts(get(page, "ledger-row").last) == columns(rows[0])
-        expect(get(page, "ledger-row").last).to_contain_text("not JSON")
+        for row in rows:
+            assert counts(get(page, "ledger-row", id=row["start"])) == columns(row)
+        bad = next(row["start"] for row in rows if row["rejected"])
+        expect(get(page, "ledger-row", id=bad)).to_contain_text("not JSON")
         assert f"intake=ledger&of=town/{BAD}" in page.url
         get(page, "ledger-rejected").last.click()
         expect(get(page, "rejected")).to_have_count(ROWS_MAX)

@@ -25,8 +25,8 @@ from ingest.door import DoorReport, read_report
 from ingest.journal import JournalReader
 from ingest.keyring import key_file, make_key
 from ingest.message import Message, MessageType
-from ingest.packets import V5, V311
-from ingest.wire import text_bytes
+from ingest.mqtt.packets import V5, V311
+from ingest.mqtt.wire import text_bytes
 from qala.cli.credentials import credential
 from qala.cli.shell import app
 from qala.publisher import Login, Publisher

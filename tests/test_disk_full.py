@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from ingest.journal import JournalReader
-from ingest.packets import V5, Publish, publish
+from ingest.mqtt.packets import V5, Publish, publish
 from ingest.report import DoorReport, read_report
 from tests.mqtt_client import RawClient
 from tests.processes import Qala, native

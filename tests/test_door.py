@@ -24,7 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from ingest.door import DoorReport, read_report
 from ingest.journal import Journal, JournalReader, Published, list_segments
 from ingest.message import Message, MessageType
-from ingest.packets import V5
+from ingest.mqtt.packets import V5
 from ingest.settings import IngestSettings
 from qala.bench.load import run_load
 from tests.mqtt_client import RawClient

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UnavailableError
-from ingest.broker_settings import BrokerSettings
+from ingest.brokers.settings import BrokerSettings
+from ingest.brokers.subscriber import Subscriber
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.journal import Journal
 from ingest.message import Message
-from ingest.packets import V5, Limits
-from ingest.session import Session, Sessions
-from ingest.subscriber import Subscriber
+from ingest.mqtt.packets import V5, Limits
+from ingest.mqtt.session import Session, Sessions
+from ingest.mqtt.turns import Turns
+from ingest.mqtt.wills import Wills
+from ingest.mqtt.wire import Code, varint
 from ingest.tls import server_context
-from ingest.turns import Turns
-from ingest.wills import Wills
-from ingest.wire import Code, varint
 from qala.cli.shell import printable
 from tests.disk import Disk
 from tests.mqtt_client import RawClient

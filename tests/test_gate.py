@@ -18,7 +18,7 @@ from devices.device import Device
 from devices.errors import CorruptError
 from ingest.gate import NOBODY, OWNER, OpenGate, Principal, RefusedError, matches
 from ingest.keyring import Keyring, key_file, make_key, read_key
-from ingest.wire import Code
+from ingest.mqtt.wire import Code
 from qala.state import credentials, open_state
 from qala.state.credentials import Issue, Issued, revoke, rotate
 from qala.state.registry import import_registry

@@ -21,13 +21,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest import http_connection
 from ingest.bucket import Buckets
 from ingest.commit import CommitLimits, GroupCommit
 from ingest.gate import NOBODY, OpenGate, Principal, RefusedError
-from ingest.http_keys import Keys, Once, remembered
-from ingest.http_messages import BATCH_BYTES_MAX, BATCH_LINES_MAX, LineError, ProblemError, lines_of
-from ingest.http_server import HttpIngest
+from ingest.http import connection as http_connection
+from ingest.http.keys import Keys, Once, remembered
+from ingest.http.messages import BATCH_BYTES_MAX, BATCH_LINES_MAX, LineError, ProblemError, lines_of
+from ingest.http.server import HttpIngest
 from ingest.journal import Journal, JournalReader
 from ingest.keyring import key_file, make_key
 from ingest.message import Message, MessageType, Source

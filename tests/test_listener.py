@@ -18,12 +18,12 @@ from ingest.commit import CommitLimits, GroupCommit
 from ingest.files import Files
 from ingest.gate import Gate
 from ingest.journal import Journal, JournalReader
-from ingest.listener import Listener
 from ingest.message import Message, MessageType
-from ingest.packets import V5, V311, Connect, Publish, Will, connect, publish
+from ingest.mqtt.listener import Listener
+from ingest.mqtt.packets import V5, V311, Connect, Publish, Will, connect, publish
+from ingest.mqtt.wire import Properties, Property
 from ingest.segments import Row
 from ingest.settings import IngestSettings, parse_address
-from ingest.wire import Properties, Property
 from tests.disk import Disk
 from tests.mqtt_client import RawClient, listening
 from tests.test_packets import BROKEN

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ingest.downlink import judge
 from ingest.gate import NOBODY, OWNER, Principal
 from ingest.message import MessageType
-from ingest.packets import V5, V311, Code, Publish, puback
-from ingest.parser import parse
-from ingest.wire import Properties, Property, text_bytes, varint
+from ingest.mqtt.downlink import judge
+from ingest.mqtt.packets import V5, V311, Code, Publish, puback
+from ingest.mqtt.parser import parse
+from ingest.mqtt.wire import Properties, Property, text_bytes, varint
 from tests.mqtt_client import RawClient
 from tests.test_listener import VERSIONS, House, house
 from tests.test_listener_gate import Lodge, entered

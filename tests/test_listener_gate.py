@@ -15,9 +15,9 @@ import uvloop
 
 from ingest.gate import Principal, RefusedError
 from ingest.message import MessageType
-from ingest.packets import V5, V311, Connect, Publish, Will, connect, publish
+from ingest.mqtt.packets import V5, V311, Connect, Publish, Will, connect, publish
+from ingest.mqtt.wire import Code
 from ingest.tls import server_context
-from ingest.wire import Code
 from tests.mqtt_client import RawClient
 from tests.pki import Authority
 from tests.test_listener import House, house

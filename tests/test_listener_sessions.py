@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ingest.message import MessageType
-from ingest.packets import V5, Publish, Will, publish
-from ingest.session import EXPIRY_MAX_S, Session, Sessions
-from ingest.wire import Properties, Property
+from ingest.mqtt.packets import V5, Publish, Will, publish
+from ingest.mqtt.session import EXPIRY_MAX_S, Session, Sessions
+from ingest.mqtt.wire import Properties, Property
 from tests.disk import Disk
 from tests.mqtt_client import RawClient, pubrel
 from tests.test_listener import VERSIONS, House, house

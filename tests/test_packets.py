@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.errors import Reason
-from ingest.packets import (
+from ingest.mqtt.packets import (
     TOPIC_ALIAS_MAX,
     V5,
     V311,
@@ -37,9 +37,9 @@ from ingest.packets import (
     suback,
     unsuback,
 )
-from ingest.parser import PacketError, parse, take_publishes
+from ingest.mqtt.parser import PacketError, parse, take_publishes
+from ingest.mqtt.wire import Code, Properties, Property, text_bytes, varint
 from ingest.segments import Row
-from ingest.wire import Code, Properties, Property, text_bytes, varint
 
 LIMITS = Limits(topic_max=256, payload_max=1000)
 

@@ -19,17 +19,17 @@ from pydantic import ValidationError
 
 from dashboards.health import judge
 from devices.errors import ConfigError
-from ingest.broker_session import BrokerError, Phase, Plan, Session
-from ingest.broker_settings import BrokerSettings
+from ingest.brokers.session import BrokerError, Phase, Plan, Session
+from ingest.brokers.settings import BrokerSettings
+from ingest.brokers.subscriber import Subscriber
 from ingest.message import Message, MessageType, Source
-from ingest.packets import V5, Limits, Publish
-from ingest.packets import publish as packet
+from ingest.mqtt.packets import V5, Limits, Publish
+from ingest.mqtt.packets import publish as packet
+from ingest.mqtt.rows import properties_of
+from ingest.mqtt.wire import Properties as WireProperties
+from ingest.mqtt.wire import Property
 from ingest.report import DoorReport
-from ingest.rows import properties_of
 from ingest.segments import Row
-from ingest.subscriber import Subscriber
-from ingest.wire import Properties as WireProperties
-from ingest.wire import Property
 from qala import measures
 from qala.standing import of_brokers
 from tests.mosquitto import Mosquitto

@@ -17,9 +17,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from devices.errors import Reason
-from ingest.broker_connection import BrokerConnection
+from ingest.brokers.connection import BrokerConnection
 from ingest.message import MessageType
-from ingest.packets import pubacks
+from ingest.mqtt.packets import pubacks
 from ingest.report import read_report
 from qala.bench.load import run_load
 from tests.builders import NOW_MS, City

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from ingest.commit import Group
 from ingest.gate import NOBODY, Principal
-from ingest.packets import V5, Ack, Kind, Publish
-from ingest.session import Session
-from ingest.uplink import Uplink
-from ingest.wire import PacketError
+from ingest.mqtt.packets import V5, Ack, Kind, Publish
+from ingest.mqtt.session import Session
+from ingest.mqtt.uplink import Uplink
+from ingest.mqtt.wire import PacketError
 
 MOST = 4
 STEPS = st.lists(st.tuples(st.sampled_from(["publish", "commit", "release"]), st.integers(1, 6)), max_size=60)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from devices.errors import UnavailableError
-from ingest.packets import V311, Connect, Publish, connect, publish
+from ingest.mqtt.packets import V311, Connect, Publish, connect, publish
 from qala.bench.fleet import messages
 from qala.bench.generator import Generator, Sent, Shape, generator
 from qala.bench.processes import cpu_of

@@ -20,10 +20,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from devices.errors import UnavailableError
-from ingest.broker_session import Phase, Plan, Session
+from ingest.brokers.session import Phase, Plan, Session
 from ingest.journal import Journal
 from ingest.message import Message, Source
-from ingest.packets import Limits
+from ingest.mqtt.packets import Limits
 from ingest.segments import Row
 
 __all__ = ["Peer", "running"]

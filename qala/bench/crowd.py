@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from devices.errors import UnavailableError
-from ingest.packets import V311, Connect, connect
+from ingest.mqtt.packets import V311, Connect, connect
 from qala.bench.generator import Generator, Shape, generator
 from qala.bench.servers import ENDPOINTS, Endpoint, make_certificate
 from qala.bench.store_peer import memory_mib

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from devices.errors import UnavailableError
-from ingest.packets import V311, Connect, Publish, connect, pubacks, publish
+from ingest.mqtt.packets import V311, Connect, Publish, connect, pubacks, publish
 
 __all__ = ["Mark", "send_marks"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from ingest.packets import V5, V311, Connect, Properties, Publish, Will, connect, publish
-from ingest.wire import Property, varint
+from ingest.mqtt.packets import V5, V311, Connect, Properties, Publish, Will, connect, publish
+from ingest.mqtt.wire import Property, varint
 
 __all__ = ["mutated", "session", "streams"]
 

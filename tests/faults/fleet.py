@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from ingest.packets import V311, Connect, Publish, connect, publish
+from ingest.mqtt.packets import V311, Connect, Publish, connect, publish
 from tests.wait import until
 
 __all__ = ["Acknowledged", "Credential", "Fleet", "Order", "percentile"]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ingest.packets import V311, Connect, Publish, connect, publish
+from ingest.mqtt.packets import V311, Connect, Publish, connect, publish
 from ingest.settings import IngestSettings
 from tests.faults.fleet import Fleet, percentile
 from tests.faults.sizes import Size, slowness, tiers

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from devices.errors import Reason
 from ingest.bucket import Bucket
 from ingest.commit import ROW_BYTES, Group
-from ingest.downlink import Downlink
 from ingest.gate import NOBODY, OWNER, Principal, RefusedError
 from ingest.message import MessageType, Source
-from ingest.packets import (
+from ingest.mqtt.downlink import Downlink
+from ingest.mqtt.packets import (
     PINGRESP,
     V5,
     V311,
@@ -35,16 +35,16 @@ from ingest.packets import (
     suback,
     unsuback,
 )
-from ingest.parser import parse, take_publishes
-from ingest.rows import publish_row
-from ingest.session import EXPIRY_MAX_S, Session
-from ingest.stream import Hold, Stream
-from ingest.terms import expiry_s, granted, will_delay_s
-from ingest.uplink import Uplink
-from ingest.wire import Code, PacketError, Properties, Property
+from ingest.mqtt.parser import parse, take_publishes
+from ingest.mqtt.rows import publish_row
+from ingest.mqtt.session import EXPIRY_MAX_S, Session
+from ingest.mqtt.stream import Hold, Stream
+from ingest.mqtt.terms import expiry_s, granted, will_delay_s
+from ingest.mqtt.uplink import Uplink
+from ingest.mqtt.wire import Code, PacketError, Properties, Property
 
 if TYPE_CHECKING:
-    from ingest.listener import Listener
+    from ingest.mqtt.listener import Listener
 
 __all__ = ["Connection"]
 

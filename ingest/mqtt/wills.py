@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ingest.packets import Will
-from ingest.session import Key
+from ingest.mqtt.packets import Will
+from ingest.mqtt.session import Key
 
 __all__ = ["Wills", "size_of"]
 

@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from ingest.gate import OWNER, Principal
-from ingest.packets import V5, Ack, Publish, Subscribe, Unsubscribe, publish
-from ingest.rows import delivered_row
+from ingest.mqtt.packets import V5, Ack, Publish, Subscribe, Unsubscribe, publish
+from ingest.mqtt.rows import delivered_row
+from ingest.mqtt.session import Sent, Session
+from ingest.mqtt.wire import Code, Properties, Property
 from ingest.segments import Row
-from ingest.session import Sent, Session
-from ingest.wire import Code, Properties, Property
 
 if TYPE_CHECKING:
-    from ingest.connection import Connection
+    from ingest.mqtt.connection import Connection
 
 __all__ = ["UNCONFIRMED", "Downlink", "Ear", "command_topic", "judge"]
 

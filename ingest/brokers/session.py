@@ -16,11 +16,11 @@ import msgspec
 
 from devices.errors import QalaError, Reason
 from ingest.message import MessageType, Source
-from ingest.packets import V5, Kind, Limits, Publish, pubacks
-from ingest.parser import parse, take_publishes
-from ingest.rows import properties_of
+from ingest.mqtt.packets import V5, Kind, Limits, Publish, pubacks
+from ingest.mqtt.parser import parse, take_publishes
+from ingest.mqtt.rows import properties_of
+from ingest.mqtt.wire import Body, PacketError, remaining_length
 from ingest.segments import Row
-from ingest.wire import Body, PacketError, remaining_length
 
 __all__ = ["BrokerError", "Phase", "Plan", "Session"]
 

@@ -16,7 +16,7 @@ from ingest.gate import Gate
 from ingest.settings import IngestSettings
 
 if TYPE_CHECKING:
-    from ingest.http_server import HttpIngest
+    from ingest.http.server import HttpIngest
     from ingest.tls import Tls
 
 __all__ = ["HttpCounters", "HttpDoor", "open_http"]
@@ -71,8 +71,8 @@ async def open_http(
     wanted = [(address, context) for address, context in wanted if address]
     if not wanted:
         return HttpDoor(None, ())
-    from ingest.http_keys import remembered
-    from ingest.http_server import HttpIngest
+    from ingest.http.keys import remembered
+    from ingest.http.server import HttpIngest
 
     keys = await asyncio.to_thread(remembered, journal, time.time_ns() // 1000)
     served = HttpIngest(settings, commit, gate, keys=keys, buckets=buckets)

@@ -15,12 +15,11 @@ import msgspec
 from devices.errors import Reason
 from ingest.bucket import Buckets
 from ingest.commit import ROW_BYTES, Group, GroupCommit
-from ingest.entrance import Entrances
 from ingest.gate import Gate, Principal, RefusedError
-from ingest.http_connection import Answer, Head, HttpConnection, answer_to
-from ingest.http_door import HttpCounters
-from ingest.http_keys import Keys, Once, key_of, properties_of
-from ingest.http_messages import (
+from ingest.http.connection import Answer, Head, HttpConnection, answer_to
+from ingest.http.door import HttpCounters
+from ingest.http.keys import Keys, Once, key_of, properties_of
+from ingest.http.messages import (
     BATCH,
     BATCH_BYTES_MAX,
     BATCH_LINES_MAX,
@@ -37,7 +36,8 @@ from ingest.http_messages import (
     not_yours,
 )
 from ingest.message import MessageType, Source
-from ingest.refusals import Refusals
+from ingest.mqtt.entrance import Entrances
+from ingest.mqtt.refusals import Refusals
 from ingest.segments import Row
 from ingest.settings import IngestSettings, parse_address
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from devices.errors import Reason
-from ingest.packets import (
+from ingest.mqtt.packets import (
     TOPIC_ALIAS_MAX,
     V5,
     V311,
@@ -24,8 +24,8 @@ from ingest.packets import (
     Unsubscribe,
     Will,
 )
+from ingest.mqtt.wire import Body, Code, PacketError, Properties, Property, remaining_length
 from ingest.segments import Row
-from ingest.wire import Body, Code, PacketError, Properties, Property, remaining_length
 
 __all__ = ["PacketError", "parse", "take_publishes"]
 

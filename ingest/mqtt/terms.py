@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ingest.packets import TOPIC_ALIAS_MAX, V311, Connect, Limits, Will
-from ingest.session import EXPIRY_MAX_S
-from ingest.wire import Properties, Property
+from ingest.mqtt.packets import TOPIC_ALIAS_MAX, V311, Connect, Limits, Will
+from ingest.mqtt.session import EXPIRY_MAX_S
+from ingest.mqtt.wire import Properties, Property
 
 __all__ = ["expiry_s", "granted", "will_delay_s"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from devices.errors import Reason
-from ingest.http_messages import ProblemError
+from ingest.http.messages import ProblemError
 from ingest.message import Message, Source
 from ingest.published import read_published
 from ingest.segments import block_of, decode_block, frames, segment_path, segments

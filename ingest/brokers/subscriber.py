@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from ingest.broker_connection import Bounds, BrokerConnection, Taken
-from ingest.broker_session import BrokerError, Plan, Session
-from ingest.broker_settings import BrokerSettings
+from ingest.brokers.connection import Bounds, BrokerConnection, Taken
+from ingest.brokers.session import BrokerError, Plan, Session
+from ingest.brokers.settings import BrokerSettings
 from ingest.commit import GroupCommit
-from ingest.packets import Limits
+from ingest.mqtt.packets import Limits
 from ingest.report import BrokerReport
 from ingest.settings import is_loopback
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from ingest.broker_session import BrokerError, Phase, Session
+from ingest.brokers.session import BrokerError, Phase, Session
 from ingest.commit import ROW_BYTES, Group, GroupCommit
 
 __all__ = ["Bounds", "BrokerConnection", "Taken"]

@@ -1,4 +1,4 @@
-"""The MQTT 3.1.1 and 5.0 packets that a server takes, and the bytes that it answers with. `ingest.parser` reads them.
+"""The MQTT 3.1.1 and 5.0 packets that a server takes, and the bytes that it answers with. `ingest.mqtt.parser` reads them.
 
 Section numbers are those of "MQTT Version 5.0" (OASIS, 2019).
 """
@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import msgspec
 
-from ingest.wire import Code, Properties, text_bytes, varint
+from ingest.mqtt.wire import Code, Properties, text_bytes, varint
 
 __all__ = [
     "PINGRESP",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ingest.commit import Group
 from ingest.gate import Principal
-from ingest.packets import Ack, Publish, pubcomp, pubrecs
-from ingest.session import Session
-from ingest.wire import Code, PacketError, Property
+from ingest.mqtt.packets import Ack, Publish, pubcomp, pubrecs
+from ingest.mqtt.session import Session
+from ingest.mqtt.wire import Code, PacketError, Property
 
 __all__ = ["Uplink"]
 

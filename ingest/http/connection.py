@@ -12,10 +12,10 @@ import h11
 import msgspec
 
 from ingest.gate import NOBODY, Principal
-from ingest.http_messages import ProblemError, problem
+from ingest.http.messages import ProblemError, problem
 
 if TYPE_CHECKING:
-    from ingest.http_server import HttpIngest
+    from ingest.http.server import HttpIngest
 
 __all__ = ["Answer", "Head", "HttpConnection"]
 

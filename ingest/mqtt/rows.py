@@ -6,9 +6,9 @@ import time
 
 from devices.errors import Reason
 from ingest.message import MessageType, Source
-from ingest.packets import Publish, Will
+from ingest.mqtt.packets import Publish, Will
+from ingest.mqtt.wire import Properties, Property
 from ingest.segments import Row
-from ingest.wire import Properties, Property
 
 __all__ = ["delivered_row", "properties_of", "publish_row", "refused_row", "will_row"]
 

@@ -17,18 +17,18 @@ from pathlib import Path
 from devices.errors import Reason
 from ingest.bucket import Buckets
 from ingest.commit import ROW_BYTES, GroupCommit
-from ingest.connection import Connection
-from ingest.downlink import Ear
-from ingest.entrance import Entrances
 from ingest.gate import OWNER, Gate, OpenGate, RefusedError
-from ingest.packets import Limits, Will
-from ingest.refusals import Counters, Refusals
-from ingest.rows import will_row
+from ingest.mqtt.connection import Connection
+from ingest.mqtt.downlink import Ear
+from ingest.mqtt.entrance import Entrances
+from ingest.mqtt.packets import Limits, Will
+from ingest.mqtt.refusals import Counters, Refusals
+from ingest.mqtt.rows import will_row
+from ingest.mqtt.session import Key, Session, Sessions, place_of
+from ingest.mqtt.wills import Wills, size_of
+from ingest.mqtt.wire import Code, PacketError
 from ingest.segments import Row
-from ingest.session import Key, Session, Sessions, place_of
 from ingest.settings import IngestSettings, parse_address
-from ingest.wills import Wills, size_of
-from ingest.wire import Code, PacketError
 
 __all__ = ["Counters", "Listener"]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from devices.errors import UnavailableError
-from ingest.refusals import Counters
+from ingest.mqtt.refusals import Counters
+from ingest.mqtt.turns import Turns, network
 from ingest.settings import IngestSettings
-from ingest.turns import Turns, network
 
 __all__ = ["Entrances", "handshakes_waiting_max"]
 

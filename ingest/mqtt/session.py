@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from ingest.packets import pubrecs
+from ingest.mqtt.packets import pubrecs
 
 __all__ = ["EXPIRY_MAX_S", "Key", "Peer", "Sent", "Session", "Sessions", "place_of"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from devices.errors import Reason
-from ingest.rows import refused_row
+from ingest.mqtt.rows import refused_row
+from ingest.mqtt.turns import network
 from ingest.segments import Row
-from ingest.turns import network
 
 __all__ = ["Counters", "Refusals"]
 

@@ -1,0 +1,1 @@
+"""Existing brokers: their messages go into the journal, and are acknowledged after it."""

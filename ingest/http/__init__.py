@@ -1,0 +1,1 @@
+"""Messages as HTTP requests: the same journal, answered after the sync."""
