@@ -64,7 +64,7 @@ def test_the_bench_stores_what_it_sends_and_tells_its_cost() -> None:
     } <= found.keys()
     assert [load["load"] for load in found["loads"]] == ["50x20"]
     assert found["cpu_us_by_process"].keys() == {"run", "door", "serve"}
-    assert found["cpu_us_by_stage"].keys() == {"journal", "decode", "admit", "rejected", "marks", "store"}
+    assert found["cpu_us_by_stage"].keys() == {"journal", "decode", "admit", "rejected", "marks", "store", "ledger"}
     assert 0 < found["cpu_us_per_message"] <= found["cpu_us_per_message_with_analytics"]
     assert found["windows"] > 0
     assert "50x20: sending 20,000 messages" in done.stderr

@@ -72,7 +72,9 @@ def test_a_page_is_greeted_and_then_hears_how_things_are_going(tmp_path: Path) -
             assert next(events) == ("hello", {"now": iso(NOW), "version": "0.1.0"})
             tick = await_event(events, "tick")
     assert (tick["now"], tick["lag_s"], tick["lag_messages"], tick["status"]) == (iso(NOW), 45.0, 9, "degraded")
-    assert tick["reasons"] == [{"code": "projector_behind", "params": {"part": "projector", "lag_s": 45.0}}]
+    [reason] = tick["reasons"]
+    assert (reason["code"], reason["params"]) == ("projector_behind", {"part": "projector", "lag_s": 45.0})
+    assert "lag_messages" in reason["hint"]
 
 
 def test_readings_are_the_newest_of_each_series_grouped_by_device_and_time(tmp_path: Path) -> None:
