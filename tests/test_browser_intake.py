@@ -87,8 +87,7 @@ def test_the_ledger_shows_each_device_as_the_api_counts_it(qala: Qala, chromium:
         told = {row["device"]: row for row in qala.get("ledger", by="device")["items"]}
         for device, row in told.items():
             assert counts(get(page, "ledger-row", id=device)) == columns(row)
-        silent = counts(get(page, "ledger-row", id=f"town/{SILENT}"))
-        assert (silent["messages"], silent["missing"]) == ("0", str(told[f"town/{SILENT}"]["missing"]))
+        assert told[f"town/{SILENT}"]["messages"] == 0  # the devices that sent nothing are among them
 
         get(page, "ledger-sort-duplicates").click()
         expect(get(page, "ledger-row").first).to_have_attribute("data-id", f"town/{GOOD}")

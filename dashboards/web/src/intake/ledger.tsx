@@ -24,7 +24,6 @@ export function reasonsText(reasons: Record<string, number>): string {
 
 function Number_({ count, of }: { count: number | null; of: Count }) {
   if (count === null) return <span class="dim">–</span>;
-  if (!Number.isFinite(count)) return <span title={t("ledger.all.hint")}>{t("ledger.all")}</span>;
   const grave = count > 0 && (of === "rejected" || of === "missing");
   return <span class={grave ? "grave" : count ? "" : "zero"}>{number(lang.value, count)}</span>;
 }
@@ -134,10 +133,9 @@ function Table({ caption, first, lines, of, by, onSort, name, reasons = false, d
             <tr class="total" data-testid="ledger-total">
               <th scope="row">{t("ledger.total")}</th>
               {COUNTS.map((count) => {
-                const { sum, some } = total(of, count);
+                const sum = total(of, count);
                 return (
                   <td key={count} class={`num ${count === by ? "on" : ""}`} data-count={count} data-value={sum}>
-                    {some && "≥ "}
                     {number(lang.value, sum)}
                   </td>
                 );
@@ -165,7 +163,7 @@ function AllDevices() {
   const search = useSignal("");
   const rows = loaded.data.value;
   if (!rows) return <Waiting error={loaded.error.value} />;
-  const lines = linesOfDevices(rows, state.devices.value.keys());
+  const lines = linesOfDevices(rows);
   if (!lines.length) return <p class="sheet-note dim">{t("ledger.none")}</p>;
   const word = search.value.trim().toLowerCase();
   const found = lines.filter((line) => !word || `${line.id} ${nameOf(line.id)}`.toLowerCase().includes(word));
@@ -223,7 +221,7 @@ function AllDevices() {
 function Hours({ device }: { device: string }) {
   const loaded = useLoaded((abort) => all<LedgerRow>("/ledger", { device }, abort), [device]);
   const rows = loaded.data.value;
-  const lines = rows ? linesOfHours(rows, state.coarse.value) : [];
+  const lines = rows ? linesOfHours(rows) : [];
   const hour = (line: Line) => moment(lang.value, Date.parse(line.id), state.coarse.value, state.zoneOfTime.value);
   return (
     <>
