@@ -56,11 +56,13 @@ def is_aside(message: Message) -> bool:
 
 
 def refusal(message: Message) -> Decoded:
-    """Return the reason that the door gave for a packet that it could not take."""
+    """Return the reason that the door gave for a packet that it could not take, under the device that sent it if it is known."""
     given = message.properties or {}
     known = given.get("reason", "") in set(Reason)
     reason = Reason(given["reason"]) if known else Reason.MALFORMED_PACKET
-    return Decoded(rejections=(Rejection(reason, given.get("detail", ""), offset=_whole(given.get("offset"))),))
+    device = message.principal if "/" in message.principal else ""
+    offset = _whole(given.get("offset"))
+    return Decoded(rejections=(Rejection(reason, given.get("detail", ""), device=device, offset=offset),))
 
 
 def of_itself(device: str, decoded: Decoded) -> Decoded:

@@ -11,6 +11,7 @@ from devices.errors import Reason
 from ingest.message import PROBE_TOPIC, Message, MessageType, Source
 from ingest.mqtt.downlink import UNCONFIRMED
 from qala.state.commands import command, request_command
+from qala.state.ledger import entries
 from qala.state.rejected import list_rejected
 from tests.builders import NOW_MS, NOW_US, City, cities, message, telemetry
 
@@ -124,3 +125,22 @@ def test_a_command_that_went_out_with_qos_0_is_noted_as_sent_and_stops_nothing(m
     noted = command(city.engine, asked.id)
     assert (noted.sent_us, noted.delivered_us) == (NOW_US + 5, None)
     assert (len(city.readings()), reasons(city)) == (1, [])
+
+
+def test_what_the_door_refused_of_a_device_is_found_under_it(make: Cities) -> None:
+    city = make()
+    refused = Message("", b"", NOW_US, type=MessageType.REFUSED, properties={"reason": "topic_mismatch"})
+
+    city.send(by("air/a1", refused))
+
+    assert reasons(city) == [(Reason.TOPIC_MISMATCH, "air/a1")]
+    [counted] = entries(city.engine, 0, NOW_US + 1, limit=10)
+    assert (counted.device, counted.counts.messages, counted.counts.rejected) == ("air/a1", 1, {"topic_mismatch": 1})
+
+
+def test_what_the_door_refused_of_a_gateway_names_no_device(make: Cities) -> None:
+    city = make()
+
+    city.send(by("roof-7", Message("", b"", NOW_US, type=MessageType.REFUSED, properties={"reason": "bad_topic"})))
+
+    assert reasons(city) == [(Reason.BAD_TOPIC, "")]
