@@ -39,6 +39,10 @@ class Principal(msgspec.Struct, frozen=True):
     def is_device(self) -> bool:
         return "/" in self.name
 
+    @property
+    def is_gateway(self) -> bool:
+        return bool(self.name) and not self.is_device and self != OWNER
+
     def may_publish(self, topic: str) -> bool:
         """Tell whether a topic is one of its own."""
         return self.filters is None or any(matches(topic_filter, topic) for topic_filter in self.filters)

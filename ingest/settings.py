@@ -87,6 +87,9 @@ class IngestSettings(BaseModel):
     burst: int = Field(default=500, ge=1, description="Messages that it may send at once before they wait.")
     gateway_rate: float = Field(default=5_000.0, gt=0, description="The same for a gateway [1/s].")
     gateway_burst: int = Field(default=50_000, ge=1, description="The same for a gateway.")
+    gateway_connections_max: int = Field(
+        default=1_000, ge=1, description="Connections that one gateway may have at once; further ones are refused."
+    )
     handshakes_max: int = Field(
         default=32, ge=1, description="TLS handshakes at once; further connections wait their turn."
     )

@@ -257,6 +257,17 @@ def test_a_bucket_holds_from_the_first_write_on(tmp_path: Path) -> None:
         assert len(home.messages()) <= 22
 
 
+def test_a_gateway_has_its_share_of_the_connections_and_no_more(tmp_path: Path) -> None:
+    with house(tmp_path, gate=Lodge(), gateway_connections_max=2) as home, entered(home, "gw", "one") as first:
+        with entered(home, "gw", "two"), entered(home, "demo/d1"), home.client() as third:
+            assert third.connect("three", V5, username="gw", password=SECRET)[3] == 0x97
+            with entered(home, "gw", "one"):  # one that it has may come anew
+                assert first.packet() == b"\xe0\x01\x8e"
+        until(lambda: home.listener.connections == 0)
+        with entered(home, "gw", "three"), entered(home, "gw", "four"):
+            assert home.listener.connections == 2
+
+
 def test_a_gateway_has_a_rate_of_its_own(tmp_path: Path) -> None:
     with house(tmp_path, gate=Lodge(), rate=1.0, burst=1, gateway_rate=10_000.0) as home, entered(home, "gw") as client:
         client.publish(*range(1, 301), topic="lora/x")

@@ -337,6 +337,7 @@ class Connection(Stream):
     def _connect(self, packet: Connect) -> None:
         try:
             principal = self._authenticate(packet)
+            self.listener.check_share(principal, packet.client)
         except RefusedError as error:
             self.listener.deny(self, error)
             self._send_away(packet.version, error.answer)

@@ -11,13 +11,14 @@ import contextlib
 import logging
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from devices.errors import Reason
 from ingest.bucket import Buckets
 from ingest.commit import ROW_BYTES, GroupCommit
-from ingest.gate import OWNER, Gate, OpenGate, RefusedError
+from ingest.gate import OWNER, Gate, OpenGate, Principal, RefusedError
 from ingest.mqtt.connection import Connection
 from ingest.mqtt.downlink import Ear
 from ingest.mqtt.entrance import Entrances
@@ -78,6 +79,7 @@ class Listener:
         self._empty = asyncio.Event()
         self._empty.set()
         self._clients: dict[Key, Connection] = {}
+        self._by_gateway: Counter[str] = Counter()  # how many connections each has
 
     @property
     def connections(self) -> int:
@@ -183,6 +185,19 @@ class Listener:
         place = place_of((connection.principal.name, connection.client))
         if self._clients.get(place) is connection:
             del self._clients[place]
+            self._leave_gateway(connection.principal)
+
+    def check_share(self, principal: Principal, client: str) -> None:
+        """Raise RefusedError where a gateway has as many connections as it may, and this would be one more."""
+        most = self.settings.gateway_connections_max
+        is_new = principal.is_gateway and (principal.name, client) not in self._clients
+        if is_new and self._by_gateway[principal.name] >= most:
+            raise RefusedError(f"{principal.name} has {most} connections already", answer=Code.QUOTA)
+
+    def _leave_gateway(self, principal: Principal) -> None:
+        if principal.is_gateway:
+            self._by_gateway[principal.name] -= 1
+            self._by_gateway += Counter()  # only those that have some stay
 
     def take_in(self, connection: Connection, *, clean: bool) -> tuple[Session, bool]:
         """Give a connection its place, which an older one loses (section 3.1.4), and its session; tell if that was there."""
@@ -191,6 +206,8 @@ class Listener:
         place = place_of(key)
         older = self._clients.get(place)
         self._clients[place] = connection
+        if older is None and connection.principal.is_gateway:
+            self._by_gateway[connection.principal.name] += 1
         if older is not None:
             older.leave(resumed=not clean and older.client == connection.client)
             older.end(Code.TAKEN_OVER)
