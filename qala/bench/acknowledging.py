@@ -78,17 +78,18 @@ def _acknowledge(name: str, load: Shape, say: Callable[[str], None]) -> Acknowle
         )
 
 
-def bench_flood(say: Callable[[str], None]) -> list[Beside]:
-    """Time calm devices beside a flooding one at each endpoint."""
-    return [_flood(name, say) for name in ENDPOINTS]
+def bench_flood(share: float, say: Callable[[str], None]) -> list[Beside]:
+    """Time calm devices beside a flooding one at each endpoint, by a share of their messages."""
+    calm = msgspec.structs.replace(_CALM, messages=int(_CALM.messages * share))
+    return [_flood(name, calm, say) for name in ENDPOINTS]
 
 
-def _flood(name: str, say: Callable[[str], None]) -> Beside:
+def _flood(name: str, devices: Shape, say: Callable[[str], None]) -> Beside:
     with tempfile.TemporaryDirectory(prefix="qala-") as folder, ENDPOINTS[name](Path(folder), None) as endpoint:
         say(f"100 calm devices at {name}, alone, then beside a flood")
-        with _load(_CALM, endpoint) as calm:
+        with _load(devices, endpoint) as calm:
             alone = _sent(calm)
-        with _load(_CALM, endpoint) as calm, _flooding(endpoint.mqtt) as flooded:
+        with _load(devices, endpoint) as calm, _flooding(endpoint.mqtt) as flooded:
             beside = _sent(calm)
             per_s = flooded() / beside.seconds
         return Beside(

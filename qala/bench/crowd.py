@@ -68,7 +68,10 @@ def _idle(name: str, connections: int, say: Callable[[str], None]) -> Idle:
 
 
 def bench_storm(connections: int, say: Callable[[str], None]) -> list[Storm]:
-    """Let a crowd connect over TLS to each endpoint. Raises UnavailableError where somebody is refused."""
+    """Let a crowd connect over TLS to each endpoint, beside a calm device that sends as many messages as they are.
+
+    Raises UnavailableError where somebody is refused.
+    """
     return [_storm(name, connections, say) for name in ENDPOINTS]
 
 
@@ -76,7 +79,7 @@ def _storm(name: str, connections: int, say: Callable[[str], None]) -> Storm:
     with tempfile.TemporaryDirectory(prefix="qala-") as folder:
         certificate = make_certificate(Path(folder))
         Path(folder).chmod(0o755)
-        with ENDPOINTS[name](Path(folder), certificate) as endpoint, _calm(endpoint) as calm:
+        with ENDPOINTS[name](Path(folder), certificate) as endpoint, _calm(endpoint, connections) as calm:
             say(f"{connections:,} TLS connections at once to {name}")
             with _crowd(endpoint.tls or endpoint.mqtt, connections, tls=True) as crowd:
                 calm.start()
@@ -93,8 +96,9 @@ def _storm(name: str, connections: int, say: Callable[[str], None]) -> Storm:
 
 
 @contextmanager
-def _calm(endpoint: Endpoint) -> Iterator[Generator]:
-    with generator(_CALM, endpoint.mqtt, stop_us=time.time_ns() // 1000, client="calm") as calm:
+def _calm(endpoint: Endpoint, messages: int) -> Iterator[Generator]:
+    device = msgspec.structs.replace(_CALM, messages=messages)
+    with generator(device, endpoint.mqtt, stop_us=time.time_ns() // 1000, client="calm") as calm:
         yield calm
 
 

@@ -60,7 +60,7 @@ def _measure(parts: Sequence[str], names: Sequence[str], share: float) -> tuple[
         found["puback"] = [one for load in loads for one in bench_acknowledging(load, say)]
         tables.append(report.acknowledged(found["puback"]))
     if "flood" in parts:
-        found["flood"] = bench_flood(say)
+        found["flood"] = bench_flood(share, say)
         tables.append(report.flooded(found["flood"]))
     if "idle" in parts:
         found["idle"] = bench_idle(int(10_000 * share), say)
