@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from pathlib import Path
 
 from ingest.journal import Journal, Keep
@@ -15,6 +16,7 @@ __all__ = ["Housekeeping"]
 
 _log = logging.getLogger(__name__)
 
+_ROUNDS = 4  # the ledger posts what it counted up to ten seconds after the store has it, and until then reads it again
 _DAY_US = 24 * 3600 * 1_000_000
 
 
@@ -31,11 +33,13 @@ class Housekeeping:
         self._settings = settings
         self._applied = data / "journal" / "applied"
         self._doubted = False
+        self._passed: deque[int] = deque(maxlen=_ROUNDS)
 
     def __call__(self) -> None:
-        """Delete what is kept no longer and was applied, then look at the disk."""
+        """Delete what is kept no longer and was applied some rounds ago, then look at the disk."""
         upto = self._upto()
-        freed = self._journal.prune(self._keep(), upto)
+        self._passed.append(upto)
+        freed = self._journal.prune(self._keep(), min(self._passed)) if len(self._passed) == _ROUNDS else 0
         if freed:
             _log.info("deleted %d bytes of the oldest of the journal", freed)
         low = self._journal.is_low(2 * self._settings.keep_free_bytes, upto)

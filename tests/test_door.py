@@ -241,7 +241,7 @@ def test_it_deletes_oldest_segments_when_room_is_short_but_only_what_was_applied
     process = subprocess.Popen(door_command(tmp_path, segment_max=4096, keep_free_bytes=1 << 60))
     try:
         reader = JournalReader(folder)
-        until(lambda: reader.first() >= 7)
+        until(lambda: reader.first() >= 7, deadline_s=40)
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0

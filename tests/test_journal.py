@@ -532,11 +532,14 @@ def test_nothing_is_deleted_by_a_position_that_no_message_has(tmp_path: Path, ca
     keeping = Housekeeping(journal, IngestSettings(journal_max=1, keep_free_bytes=0), tmp_path)
     for garbage in (1 << 60, -5):
         applied.set(garbage)
-        keeping()
-        keeping()
+        for _ in range(4):
+            keeping()
         assert len(segments(tmp_path / "journal")) == 5
     assert len([record for record in caplog.records if "which no message has" in record.message]) == 1
     applied.set(3)
+    for _ in range(3):
+        keeping()
+        assert len(segments(tmp_path / "journal")) == 5  # the ledger may not have all of it yet
     keeping()
     assert segments(tmp_path / "journal") == [4, 5]
     applied.close()
