@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from devices.errors import ConflictError
-from qala.bench.fleet import READINGS
+from qala.bench.fleet import INTERVAL_S, READINGS
 from qala.bench.generator import Sent, Shape, generator
 from qala.bench.mark import Mark, send_marks
 from qala.bench.processes import Cpu, cpu_of, cpu_of_machine_s
@@ -21,8 +21,7 @@ from qala.bench.way_systems import SYSTEMS, System
 __all__ = ["SHAPES", "Way", "bench_way"]
 
 _MARKS = 30
-_MARKING_S = 15.0
-_BEFORE_US = 3 * 3_600_000_000  # the load's own times end so long ago, so that what is sent beside it later is not late
+_MARKING_S = 8.0
 
 SHAPES = (
     Shape("1x1000", connections=1, in_flight=1000, devices=1000, messages=300_000, goal=10.0),
@@ -65,8 +64,8 @@ def _measure(shape: Shape, name: str, say: Callable[[str], None]) -> Way:
     with tempfile.TemporaryDirectory(prefix="qala-") as folder, SYSTEMS[name](Path(folder), shape.devices) as system:
         say(f"{shape.name}, {name}: sending {shape.messages:,} messages")
         now_us = time.time_ns() // 1000
-        run = _run(shape, system, now_us - _BEFORE_US)
         later = _later(shape)
+        run = _run(shape, system, now_us - _length_us(later))
         marks = _mark(later, system, shape.messages, now_us, say) if later else []
         sent = (shape.messages + (later.messages if later else 0)) * READINGS + len(marks)
         stored = system.stored()
@@ -105,6 +104,11 @@ def _later(shape: Shape) -> Shape | None:
     if shape.rate is None:
         return None
     return msgspec.structs.replace(shape, messages=int(shape.rate * _MARKING_S))
+
+
+def _length_us(later: Shape | None) -> int:
+    """Return how much time the readings of what comes later take: the load's own end before it, so that none comes twice."""
+    return -(-later.messages // later.devices) * INTERVAL_S * 1_000_000 if later else 0
 
 
 def _mark(later: Shape, system: System, before: int, stop_us: int, say: Callable[[str], None]) -> list[Mark]:
