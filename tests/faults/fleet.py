@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
 import uvloop
 
 from ingest.mqtt.packets import V311, Connect, Publish, connect, publish
@@ -225,6 +226,14 @@ class Fleet:
         """Return how long PUBACKs took [s] of what was sent within [start, stop) of the monotonic clock, rising."""
         found = tuple(self.acknowledged.values())
         return sorted(one.acknowledged_s - one.sent_s for one in found if start_s <= one.sent_s < stop_s)
+
+    def calm_p99_s(self, start_s: float, stop_s: float) -> float:
+        """Return the p99 of PUBACKs [s] in a calm second from start to stop: a quarter of the seconds are no slower.
+
+        A disk that is held up for a moment spoils single seconds; whatever makes the door slow spoils them all.
+        """
+        seconds = [self.latencies_s(start, start + 1) for start in np.arange(start_s, stop_s, 1.0)]
+        return percentile(sorted(percentile(second, 0.99) for second in seconds if second), 0.25)
 
     def take_note(self, order: Order, sent_s: float) -> None:
         self.acknowledged.setdefault(order.number, Acknowledged(sent_s, time.monotonic()))

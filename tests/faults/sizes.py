@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-__all__ = ["SIZES", "Size", "slowness", "tiers"]
+__all__ = ["SIZES", "Size", "patience_s", "slowness", "tiers"]
 
+STALL_S = 1.0  # for so long a virtual disk may be held up by itself, whatever we do
 FAST_TIMEOUT_S, FULL_TIMEOUT_S = 400, 1_500
 
 
@@ -50,3 +51,8 @@ def tiers(name: str) -> pytest.MarkDecorator:
 def slowness() -> float:
     """Return by how much limits of time grow, because others have the machine too: they are those of an idle one."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def patience_s(limit_s: float) -> float:
+    """Return how long [s] what must end within a limit on an idle machine may take on this one."""
+    return limit_s * slowness() + STALL_S

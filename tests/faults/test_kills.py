@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.fleet import Fleet
-from tests.faults.sizes import Size, slowness, tiers
+from tests.faults.sizes import Size, patience_s, tiers
 from tests.faults.town import assert_nothing_lost, journalled, orders, qala_town, say
 from tests.processes import Qala
 from tests.wait import until
@@ -85,7 +85,7 @@ def test_killing_everything_at_once_loses_nothing_and_it_serves_again_within_5_s
         qala.wait_until_caught_up()
         assert_nothing_lost(qala, sent)
     say("F3", f"serving again after {max(took_s):.1f} s at most")
-    assert max(took_s) <= SERVING_AGAIN_S * slowness()
+    assert max(took_s) <= patience_s(SERVING_AGAIN_S)
 
 
 def kill_all(qala: Qala) -> float:
@@ -122,7 +122,7 @@ def test_asked_to_end_a_process_ends_in_time_with_nothing_lost_or_doubled(size: 
         qala.wait_until_caught_up()
         assert assert_nothing_lost(qala, sent) == 0
     say("F6", f"the {name} ended within {max(took_s):.1f} s")
-    assert max(took_s) <= EXIT_S * slowness()
+    assert max(took_s) <= patience_s(EXIT_S)
 
 
 def ended(process: subprocess.Popen[bytes]) -> float:

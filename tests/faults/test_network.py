@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.faults.fleet import BACKOFF_MAX_S, Fleet
-from tests.faults.sizes import Size, slowness, tiers
+from tests.faults.sizes import Size, patience_s, tiers
 from tests.faults.town import assert_nothing_lost, orders, qala_town, say
 from tests.proxy import Proxy
 from tests.wait import until
@@ -33,7 +33,7 @@ def test_a_network_that_is_cut_and_slow_loses_nothing_and_devices_come_back(size
     say("F14", f"all back after {max(back_s):.1f} s, {doubled} messages twice in the journal, none in the store")
     assert doubled > 0  # PUBACKs were on their way when it was cut
     assert latencies_s[0] >= 2 * DELAY_S
-    assert max(back_s) <= 2 * BACKOFF_MAX_S * slowness()
+    assert max(back_s) <= patience_s(2 * BACKOFF_MAX_S)
 
 
 def cut(proxy: Proxy, fleet: Fleet, seconds: float) -> float:
