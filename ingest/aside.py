@@ -8,7 +8,8 @@ from devices.errors import Reason
 from ingest.formats.base import Decoded, Rejection
 from ingest.gate import NOBODY, OWNER
 from ingest.message import PROBE_TOPIC, Message, MessageType, Source
-from qala.state.commands import SENT
+from ingest.mqtt.downlink import LARGER
+from qala.state.commands import SENT, TOO_LARGE, Answer
 
 __all__ = ["delivered", "is_aside", "of_itself", "probes", "refusal", "set_aside", "timed"]
 
@@ -104,14 +105,17 @@ def timed(decoded: Decoded) -> Decoded:
     )
 
 
-def delivered(messages: Iterable[Message]) -> list[tuple[str, int, int]]:
-    """Return what devices answered to commands: (command, reason code, received_us) each."""
+def delivered(messages: Iterable[Message]) -> list[Answer]:
+    """Return what became of commands at the door."""
     answers = []
     for message in messages:
         given = message.properties or {}
         if message.type == _DELIVERED and "command" in given:
-            code = _whole(given.get("code"))  # none where nobody can tell: sent with QoS 0
-            answers.append((given["command"], SENT if code is None else code, message.received_us))
+            said = given.get("code")
+            code = TOO_LARGE if said == LARGER else _whole(said)  # none where nobody can tell: sent with QoS 0
+            answers.append(
+                Answer(given["command"], SENT if code is None else code, message.received_us, message.principal)
+            )
     return answers
 
 

@@ -18,12 +18,10 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from ingest.message import MessageType, Source
-from ingest.mqtt.downlink import Ear, command_topic
+from ingest.mqtt.downlink import Ear
 from ingest.mqtt.listener import Listener
 from ingest.nudge import Nudges
-from ingest.segments import Row
-from qala.state.commands import SENT, OpenCommand, awaited, devices_awaited
+from qala.state.commands import OpenCommand, awaited, devices_awaited
 
 __all__ = ["Desk"]
 
@@ -43,7 +41,6 @@ class Desk:
     def __init__(self, state: Engine, listener: Listener, *, socket: Path) -> None:
         self._state = state
         self._listener = listener
-        self._root = listener.settings.topic_root
         self._path = socket
         self._thread = ThreadPoolExecutor(1, "desk")
         self._look_now = asyncio.Event()
@@ -78,8 +75,8 @@ class Desk:
 
     async def hand_out(self, now_us: int) -> None:
         """Look once, and send what is to be delivered."""
-        hearing = self._listener.hearing()
-        self._out = {command: out for command, out in self._out.items() if hearing.get(out[0]) is out[1]}
+        ears = self._listener.ears
+        self._out = {command: out for command, out in self._out.items() if ears.still(*out)}
         but = frozenset(self._out) | frozenset(self._answered)
         loop = asyncio.get_running_loop()
         try:
@@ -106,9 +103,7 @@ class Desk:
             if command.id in self._out or command.id in self._answered:
                 continue
             self._out[command.id] = command.device, ear  # before it goes out: with QoS 0 it is answered at once
-            if ear.command(command.id, command.payload, left_s):
-                self._listener.record(_sent(self._root, command))
-            else:
+            if not ear.command(command.id, command.payload, left_s):
                 del self._out[command.id]
                 full.add(command.device)
 
@@ -128,20 +123,3 @@ class Desk:
         if type(error).__name__ != self._trouble:
             self._trouble = type(error).__name__
             _log.warning("commands cannot be read from the state, and wait: %s", error)
-
-
-def _sent(root: str, command: OpenCommand) -> Row:
-    """Return the message that tells that a command went out."""
-    return (
-        command_topic(root, command.device),
-        b"",
-        time.time_ns() // 1000,
-        "",
-        "",
-        Source.LISTENER,
-        MessageType.DELIVERED,
-        1,
-        False,
-        False,
-        {"command": command.id, "code": str(SENT)},
-    )

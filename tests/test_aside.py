@@ -9,8 +9,8 @@ import pytest
 
 from devices.errors import Reason
 from ingest.message import PROBE_TOPIC, Message, MessageType, Source
-from ingest.mqtt.downlink import UNCONFIRMED
-from qala.state.commands import command, request_command
+from ingest.mqtt.downlink import LARGER, UNCONFIRMED
+from qala.state.commands import TOO_LARGE, command, request_command
 from qala.state.ledger import entries
 from qala.state.rejected import list_rejected
 from tests.builders import NOW_MS, NOW_US, City, cities, message, telemetry
@@ -125,6 +125,18 @@ def test_a_command_that_went_out_with_qos_0_is_noted_as_sent_and_stops_nothing(m
     noted = command(city.engine, asked.id)
     assert (noted.sent_us, noted.delivered_us) == (NOW_US + 5, None)
     assert (len(city.readings()), reasons(city)) == (1, [])
+
+
+@pytest.mark.parametrize(("said", "code"), [("0", 0), ("135", 0x87), (LARGER, TOO_LARGE)])
+def test_who_answered_a_command_is_noted(make: Cities, said: str, code: int) -> None:
+    city = make()
+    asked = request_command(city.engine, "air/a1", b"on", by="me", now_us=NOW_US, expires_us=NOW_US + 10**9)
+    told = {"command": asked.id, "code": said}
+
+    city.send(by("roof", Message("qala/1/air/a1/c", b"", NOW_US + 5, type=MessageType.DELIVERED, properties=told)))
+
+    noted = command(city.engine, asked.id)
+    assert (noted.code, noted.delivered_us, noted.answered_by) == (code, NOW_US + 5, "roof")
 
 
 def test_what_the_door_refused_of_a_device_is_found_under_it(make: Cities) -> None:

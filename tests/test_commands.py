@@ -20,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from sqlalchemy import Engine, insert
 
@@ -28,7 +30,7 @@ from devices.device import Registry
 from devices.errors import ConflictError
 from qala.state import commands as state
 from qala.state import open_state
-from qala.state.commands import SENT, CommandRow, CommandState
+from qala.state.commands import SENT, TOO_LARGE, Answer, CommandRow, CommandState
 from tests.api_city import NOW, SECOND, City
 from tests.processes import Qala
 from tests.wait import until
@@ -68,6 +70,13 @@ def ask(engine: Engine, payload: bytes = b"{}", *, at_us: int = NOW, **rest: Any
         pytest.param({"sent_us": NOW}, NOW + HOUR, CommandState.UNCONFIRMED, id="never acknowledged"),
         pytest.param({"delivered_us": NOW, "code": 0}, NOW + HOUR, CommandState.DELIVERED, id="acknowledged"),
         pytest.param({"delivered_us": NOW, "code": 0x83}, NOW, CommandState.REFUSED, id="refused by the device"),
+        pytest.param({"delivered_us": NOW, "code": TOO_LARGE}, NOW, CommandState.TOO_LARGE, id="larger than it takes"),
+        pytest.param(
+            {"sent_us": NOW, "delivered_us": NOW, "code": TOO_LARGE},
+            NOW,
+            CommandState.TOO_LARGE,
+            id="larger than it took",
+        ),
         pytest.param({"cancelled_us": NOW}, NOW + HOUR, CommandState.CANCELLED, id="taken back"),
         pytest.param(
             {"cancelled_us": NOW, "delivered_us": NOW, "code": 0}, NOW, CommandState.DELIVERED, id="taken back too late"
@@ -86,13 +95,14 @@ def test_the_state_of_a_command_follows_from_what_happened_and_the_time(
     assert state.command_counts(engine, at_us) == {s.value: int(s is ended) for s in CommandState}
 
 
-@given(st.lists(st.sampled_from([(SENT, 1), (0, 2), (0x83, 3)]), max_size=6))
+@given(st.lists(st.sampled_from([(SENT, 1), (0, 2), (0x83, 3), (TOO_LARGE, 4)]), max_size=6))
 def test_answers_may_be_taken_any_number_of_times(answers: list[tuple[int, int]]) -> None:
     engine = open_state("sqlite://")
     row = ask(engine)
-    state.record_delivered(engine, [(row.id, code, at) for code, at in answers])
+    taken = [Answer(row.id, code, at) for code, at in answers]
+    state.record_delivered(engine, taken)
     once = state.command(engine, row.id)
-    state.record_delivered(engine, [(row.id, code, at) for code, at in answers] + [("unknown", 0, 1)])
+    state.record_delivered(engine, [*taken, Answer("unknown", 0, 1)])
     assert state.command(engine, row.id) == once
     first = next(((code, at) for code, at in answers if code != SENT), (None, None))
     assert (once.code, once.delivered_us) == first
@@ -110,7 +120,7 @@ def test_commands_are_awaited_in_the_order_of_request_until_they_end(engine: Eng
 
     assert waiting() == [first.id, second.id, third.id]
     assert waiting(first.id) == [second.id, third.id]
-    state.record_delivered(engine, [(first.id, 0, now_us), (third.id, SENT, now_us)])
+    state.record_delivered(engine, [Answer(first.id, 0, now_us), Answer(third.id, SENT, now_us)])
     state.cancel_command(engine, second.id, by="dana", now_us=now_us)
     assert waiting() == [third.id]
     assert state.devices_awaited(engine, now_us) == {DEVICE, "city/air-2"}
@@ -213,9 +223,34 @@ def test_the_door_is_told_of_a_new_command_and_of_a_cancellation(city: City) -> 
 
 def test_a_command_that_has_ended_is_not_cancelled(city: City) -> None:
     id_ = post(city).json()["id"]
-    state.record_delivered(city.state, [(id_, 0, NOW)])
+    state.record_delivered(city.state, [Answer(id_, 0, NOW)])
     answer = city.request("DELETE", f"/api/v1/commands/{id_}")
     assert (answer.status_code, answer.json()["detail"]) == (409, "the command has ended already: it is delivered")
+
+
+@pytest.mark.parametrize(
+    ("code", "ended", "reason"),
+    [
+        pytest.param(0, "delivered", None, id="taken"),
+        pytest.param(0x87, "refused", "roof answered with reason code 0x87", id="refused"),
+        pytest.param(
+            TOO_LARGE,
+            "too_large",
+            "roof takes no packets of its size (Maximum Packet Size): send a shorter one",
+            id="too large",
+        ),
+    ],
+)
+def test_who_answered_and_why_a_command_was_not_taken_is_told(
+    city: City, code: int, ended: str, reason: str | None
+) -> None:
+    id_ = post(city).json()["id"]
+    state.record_delivered(city.state, [Answer(id_, code, NOW, "roof")])
+    shown = city.get(f"/commands/{id_}").json()
+    assert (shown["state"], shown["answered_by"], shown["reason"]) == (ended, "roof", reason)
+    taken = None if code == TOO_LARGE else (NOW, code)
+    assert (shown["delivered"] is None, shown["code"]) == (taken is None, None if taken is None else code)
+    assert [item["id"] for item in city.items("/commands", state=ended)] == [id_]
 
 
 def test_pages_hold_every_command_once(city: City) -> None:
@@ -247,7 +282,9 @@ def listen_to(city: City, told: Callable[[], None]) -> None:
 class Device:
     """A device that listens for its commands with paho, and acknowledges what it gets unless told otherwise."""
 
-    def __init__(self, qala: Qala, device: str, *, version: int = MQTTv5, topic: str = "", qos: int = 1) -> None:
+    def __init__(
+        self, qala: Qala, device: str, *, version: int = MQTTv5, topic: str = "", qos: int = 1, packet_max: int = 0
+    ) -> None:
         self.got: list[MQTTMessage] = []
         self.granted: list[int] = []
         self.client = Client(
@@ -257,7 +294,11 @@ class Device:
         self.client.on_message = self._take
         self.client.on_connect = lambda *_: self.client.subscribe(topic or f"qala/1/{device}/c", qos)
         self.client.on_subscribe = self._subscribed
-        self.client.connect("127.0.0.1", qala.mqtt_port)
+        limits = None
+        if packet_max:
+            limits = Properties(PacketTypes.CONNECT)
+            limits.MaximumPacketSize = packet_max
+        self.client.connect("127.0.0.1", qala.mqtt_port, properties=limits)
         self.client.loop_start()
 
     def __enter__(self) -> Device:
@@ -362,6 +403,16 @@ def test_a_command_to_a_subscription_of_qos_0_is_sent_and_nothing_stops(qala: Qa
         until(lambda: len(listening.got) == 1)
     assert became(qala, asked, "sent", "unconfirmed")["sent"] is not None
     qala.wait_until_caught_up()
+
+
+def test_a_command_that_is_too_large_for_its_device_ends_and_the_next_ones_arrive(qala: Qala) -> None:
+    large = request(qala, "yard/d6", {"text": "x" * 300})
+    small = request(qala, "yard/d6", {"n": 1})
+    with Device(qala, "yard/d6", packet_max=200) as listening:
+        became(qala, small, "delivered")
+        assert listening.payloads() == [b'{"n":1}']
+        row = became(qala, large, "too_large")
+        assert (row["sent"], "Maximum Packet Size" in row["reason"]) == (None, True)
 
 
 @pytest.mark.parametrize(

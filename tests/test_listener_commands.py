@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingest.gate import NOBODY, OWNER, Principal
 from ingest.message import MessageType
-from ingest.mqtt.downlink import judge
+from ingest.mqtt.downlink import LARGER, judge
 from ingest.mqtt.packets import V5, V311, Code, Publish, puback
 from ingest.mqtt.parser import parse
 from ingest.mqtt.wire import Properties, Property, text_bytes, varint
+from qala.state.commands import SENT
 from tests.mqtt_client import RawClient
 from tests.test_listener import VERSIONS, House, house
 from tests.test_listener_gate import Lodge, entered
@@ -63,14 +66,35 @@ def received(client: RawClient) -> Publish:
     return parsed[0]
 
 
-def delivered(home: House) -> list[tuple[str, str]]:
+def told(home: House) -> list[tuple[str, str]]:
+    """Return the commands of which the journal was told, and the code of each."""
     found = home.messages(MessageType.DELIVERED)
     return [((message.properties or {})["command"], (message.properties or {})["code"]) for message in found]
 
 
+def delivered(home: House) -> list[tuple[str, str]]:
+    """Return those that need to go out no more."""
+    return [each for each in told(home) if each[1] != str(SENT)]
+
+
+class Roof(Lodge):
+    """A lodge whose gateways may publish for all devices of fleet "demo", and for one of "yard"."""
+
+    def authenticate(
+        self, username: str | None, password: bytes | None, certificate: Mapping[str, Any] | None
+    ) -> Principal:
+        principal = super().authenticate(username, password, certificate)
+        if principal.is_gateway:
+            principal = Principal(
+                principal.name, "credential", ("qala/1/demo/+/+", "qala/1/yard/d1/#", "qala/1/mill/+/t")
+            )
+        return principal
+
+
 # --- who may hear ----------------------------------------------------------------------------------------------------
 
-DEVICE, GATEWAY = Principal("demo/d1", "a", ("qala/1/demo/d1/+",)), Principal("gw", "b", ("#",))
+DEVICE = Principal("demo/d1", "a", ("qala/1/demo/d1/+",))
+GATEWAY = Principal("gw", "b", ("qala/1/demo/+/+", "qala/1/yard/d1/#", "qala/1/mill/+/t"))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +103,13 @@ DEVICE, GATEWAY = Principal("demo/d1", "a", ("qala/1/demo/d1/+",)), Principal("g
         pytest.param(MINE, DEVICE, "demo/d1", id="its own"),
         pytest.param(MINE, NOBODY, "demo/d1", id="anybody where nobody is asked"),
         pytest.param(MINE, OWNER, "demo/d1", id="owner"),
-        pytest.param(MINE, GATEWAY, Code.NOT_AUTHORIZED, id="gateway"),
+        pytest.param(MINE, GATEWAY, "demo/d1", id="gateway of its fleet"),
+        pytest.param("qala/1/yard/d1/c", GATEWAY, "yard/d1", id="gateway of this one"),
+        pytest.param("qala/1/yard/d2/c", GATEWAY, Code.NOT_AUTHORIZED, id="gateway of another one"),
+        pytest.param("qala/1/mill/d1/c", GATEWAY, Code.NOT_AUTHORIZED, id="gateway for telemetry alone"),
+        pytest.param("qala/1/demo/d1/t", GATEWAY, Code.NOT_AUTHORIZED, id="gateway, telemetry"),
+        pytest.param("qala/1/demo/+/c", GATEWAY, Code.NO_WILDCARDS, id="gateway, all of its fleet"),
+        pytest.param(MINE, Principal("gw", "b", ("#",)), "demo/d1", id="gateway of everything"),
         pytest.param("qala/1/demo/d2/c", DEVICE, Code.NOT_AUTHORIZED, id="another's"),
         pytest.param("qala/1/demo/d1/t", DEVICE, Code.NOT_AUTHORIZED, id="its own telemetry"),
         pytest.param("other/1/demo/d1/c", DEVICE, Code.NOT_AUTHORIZED, id="another root"),
@@ -150,9 +180,9 @@ def test_a_command_goes_out_at_qos_1_and_the_journal_is_told_when_it_is_acknowle
         assert received(client) == Publish(MINE, b'{"on":1}', 1, 1, properties=properties)
         assert delivered(home) == []
         client.send(b"\x40\x02\x00\x01")
-        until(lambda: delivered(home) == [("k1", "0")])
-        (message,) = home.messages(MessageType.DELIVERED)
-        assert (message.topic, message.principal, message.client, message.payload) == (MINE, "demo/d1", "c", b"")
+        until(lambda: told(home) == [("k1", str(SENT)), ("k1", "0")])
+        for message in home.messages(MessageType.DELIVERED):
+            assert (message.topic, message.principal, message.client, message.payload) == (MINE, "demo/d1", "c", b"")
         assert answered == [("demo/d1", "k1")]
         client.send(b"\x40\x02\x00\x01")  # nothing waits for this one
         client.publish(5, topic="qala/1/demo/d1/t")
@@ -179,12 +209,42 @@ def test_the_clients_receive_maximum_and_packet_size_are_honoured(tmp_path: Path
     limits = Properties({Property.RECEIVE_MAX: 2, Property.PACKET_MAX: 100})
     with house(tmp_path) as home, home.connected("c", V5, properties=limits) as client:
         subscribe(client, MINE)
-        assert not command(home, "large", b"x" * 80)
         assert [command(home, f"k{number}") for number in range(3)] == [True, True, False]
         first = received(client).id
         client.send(puback(first, Code.SUCCESS))
         until(lambda: delivered(home))
         assert command(home, "k2")
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_command_larger_than_the_client_takes_ends_at_once_and_holds_up_none(tmp_path: Path, qos: int) -> None:
+    answered: list[tuple[str, str]] = []
+    limits = Properties({Property.PACKET_MAX: 100})
+    with house(tmp_path, gate=Lodge()) as home, entered(home, properties=limits) as client:
+        home.listener.on_answered = lambda device, command_id: answered.append((device, command_id))
+        subscribe(client, MINE, qos=qos)
+        assert [command(home, "large", b"x" * 80), command(home, "k1")] == [True, True]
+        assert received(client).payload == b"{}"
+        until(lambda: delivered(home)[:1] == [("large", LARGER)])
+        assert answered[0] == ("demo/d1", "large")
+        assert {message.principal for message in home.messages(MessageType.DELIVERED)} == {"demo/d1"}
+        assert ("large", str(SENT)) not in told(home)
+
+
+def test_what_was_sent_is_too_large_for_a_client_that_comes_back_with_less_room(tmp_path: Path) -> None:
+    def limits(size: int) -> Properties:
+        return Properties({Property.SESSION_EXPIRY: 60, Property.PACKET_MAX: size})
+
+    with house(tmp_path) as home:
+        with home.connected("c", V5, clean=False, properties=limits(1_000)) as client:
+            subscribe(client, MINE)
+            command(home, "k1", b"x" * 80)
+            assert len(received(client).payload) == 80
+        until(lambda: not home.listener.connections)
+        with home.connected("c", V5, clean=False, properties=limits(100)) as client:
+            until(lambda: delivered(home) == [("k1", LARGER)])
+            command(home, "k2")
+            assert received(client).payload == b"{}"
 
 
 @VERSIONS
@@ -239,3 +299,74 @@ def test_the_newest_subscription_hears_and_an_older_one_that_leaves_takes_nothin
         until(lambda: home.listener.connections == 1)
         assert command(home, "k1")
         assert received(new).payload == b"{}"
+
+
+# --- gateways ---------------------------------------------------------------------------------------------------------
+
+
+@VERSIONS
+def test_a_gateway_hears_the_commands_of_its_devices_and_its_puback_counts(tmp_path: Path, version: int) -> None:
+    filters = (MINE, "qala/1/demo/d2/c", "qala/1/yard/d2/c")
+    with house(tmp_path, gate=Roof()) as home, entered(home, "gw", "roof", version=version) as gateway:
+        assert subscribe(gateway, *filters) == [1, 1, 0x87 if version == V5 else 0x80]
+        assert [command(home, "k1", b"1"), command(home, "k2", b"2", to="demo/d2")] == [True, True]
+        got = [received(gateway), received(gateway)]
+        assert [(each.topic, each.payload, each.qos) for each in got] == [(MINE, b"1", 1), (filters[1], b"2", 1)]
+        for each in got:
+            gateway.send(b"\x40\x02" + each.id.to_bytes(2, "big"))
+        until(lambda: delivered(home) == [("k1", "0"), ("k2", "0")])
+        assert {(one.principal, one.client) for one in home.messages(MessageType.DELIVERED)} == {("gw", "roof")}
+
+
+@pytest.mark.parametrize("device_first", [True, False])
+def test_where_a_device_and_its_gateway_listen_the_device_gets_its_commands(tmp_path: Path, device_first: bool) -> None:
+    heard: list[str] = []
+    with house(tmp_path, gate=Roof()) as home, entered(home, "gw", "roof") as gateway:
+        with entered(home) as device:
+            for client in (device, gateway) if device_first else (gateway, device):
+                assert subscribe(client, MINE) == [1]
+            assert command(home, "k1", b"1")
+            assert received(device).payload == b"1"
+            home.listener.on_heard = heard.append
+        until(lambda: heard == ["demo/d1"])  # so that what waits goes to the gateway now
+        assert command(home, "k2", b"2")
+        assert received(gateway).payload == b"2"
+
+
+def test_a_gateway_may_listen_for_many_devices(tmp_path: Path) -> None:
+    with house(tmp_path, gate=Roof()) as home, entered(home, "gw", "roof") as gateway:
+        for hundred in range(10):
+            some = (f"qala/1/demo/x{hundred}-{number}/c" for number in range(100))
+            assert subscribe(gateway, *some) == [1] * 100
+        assert subscribe(gateway, MINE) == [0x97]
+
+
+def test_what_a_gateway_has_not_answered_goes_to_no_device_that_it_may_not_speak_for_any_more(tmp_path: Path) -> None:
+    gate = Roof()
+    kept = Properties({Property.SESSION_EXPIRY: 60})
+    with house(tmp_path, gate=gate) as home:
+        with entered(home, "gw", "roof", clean=False, properties=kept) as gateway:
+            subscribe(gateway, MINE)
+            command(home, "k1")
+            received(gateway)
+        until(lambda: not home.listener.connections)
+        home.listener.gate = Lodge()  # it may publish on other topics now
+        with entered(home, "gw", "roof", clean=False, properties=kept) as gateway:
+            assert gateway.hears_nothing(0.2)
+            assert not home.listener.hearing()
+
+
+def test_what_a_gateway_has_not_answered_is_left_to_the_device_that_listens_by_itself_now(tmp_path: Path) -> None:
+    kept = Properties({Property.SESSION_EXPIRY: 60})
+    with house(tmp_path, gate=Roof()) as home:
+        with entered(home, "gw", "roof", clean=False, properties=kept) as gateway:
+            subscribe(gateway, MINE)
+            command(home, "k1")
+            received(gateway)
+        until(lambda: not home.listener.connections)
+        with entered(home) as device:
+            subscribe(device, MINE)
+            with entered(home, "gw", "roof", clean=False, properties=kept) as again:
+                assert again.hears_nothing(0.2)
+                assert command(home, "k1")
+                assert received(device).payload == b"{}"

@@ -14,7 +14,11 @@ __all__ = ["Command", "NewCommand"]
 
 
 class Command(Model):
-    """A command to a device and how it went. `code` is the reason code of the device's acknowledgement."""
+    """A command to a device and how it went.
+
+    `code` is the reason code of the acknowledgement, `answered_by` who gave it: the device, or its gateway. `reason` says in
+    words why it ended without having been taken.
+    """
 
     id: str
     device: str = Field(examples=["city/air-001"])
@@ -26,8 +30,10 @@ class Command(Model):
     sent: datetime | None
     delivered: datetime | None
     code: int | None
+    answered_by: str | None
     cancelled: datetime | None
     cancelled_by: str | None
+    reason: str | None
 
 
 class NewCommand(Model):

@@ -1,4 +1,4 @@
-"""What goes out: a device subscribes to its own command topic and nothing else, and gets commands there."""
+"""What goes out: a device subscribes to its own command topic, a gateway to those of its devices, and gets commands there."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from ingest.mqtt.rows import delivered_row
 from ingest.mqtt.session import Sent, Session
 from ingest.mqtt.wire import Code, Properties, Property
 from ingest.segments import Row
+from qala.state.commands import SENT
 
 if TYPE_CHECKING:
     from ingest.mqtt.connection import Connection
 
-__all__ = ["UNCONFIRMED", "Downlink", "Ear", "command_topic", "judge"]
+__all__ = ["LARGER", "UNCONFIRMED", "Downlink", "Ear", "Ears", "command_topic", "judge"]
 
 UNCONFIRMED = "unconfirmed"  # the code of a command that was sent with QoS 0
+LARGER = "too_large"  # the code of one that cannot go out: its packet is larger than the client takes
 _WINDOW = 16  # commands in flight to one client
 _SUBSCRIPTIONS_MAX = 100
+_GATEWAY_SUBSCRIPTIONS_MAX = 1_000
 _EXPIRY_PROPERTY_MAX = 2**32 - 1
 
 
@@ -45,30 +48,68 @@ def judge(topic_filter: str, root: str, principal: Principal) -> str | Code:
     name = f"{fleet}/{device}"
     if not fleet or not device or topic_filter != command_topic(root, name):
         return Code.NOT_AUTHORIZED
-    return name if principal.name in {"", OWNER.name, name} else Code.NOT_AUTHORIZED
+    may_hear = principal.name in {"", OWNER.name, name} or (
+        principal.is_gateway and principal.may_publish(topic_filter)
+    )
+    return name if may_hear else Code.NOT_AUTHORIZED
 
 
 class Ear:
-    """A device that hears commands, through the connection that subscribed to its topic."""
+    """A device that hears commands, through the connection that subscribed to its topic: its own, or a gateway's."""
 
-    __slots__ = ("_device", "_downlink", "_qos")
+    __slots__ = ("_device", "_downlink", "_qos", "is_gateway")
 
-    def __init__(self, downlink: Downlink, device: str, qos: int) -> None:
+    def __init__(self, downlink: Downlink, device: str, qos: int, *, is_gateway: bool) -> None:
         self._downlink = downlink
         self._device = device
         self._qos = qos
+        self.is_gateway = is_gateway
 
     def belongs_to(self, downlink: Downlink) -> bool:
         """Tell whether it is one of a downlink's."""
         return self._downlink is downlink
 
+    def shares(self, other: Ear) -> bool:
+        """Tell whether what both hear goes over the same connection."""
+        return self._downlink is other._downlink
+
     def command(self, command_id: str, payload: bytes, expires_in_s: float) -> bool:
         """Publish a command; False where it cannot be sent now: the client has enough in flight, or is gone.
 
-        Once it is acknowledged a message of type DELIVERED goes to the journal. The same command is not sent twice
-        while it waits for that.
+        When it goes out, and once it is acknowledged, a message of type DELIVERED goes to the journal; also where it never
+        can go out, since the client takes no packets of its size. The same command is not sent twice while it waits.
         """
         return self._downlink.send(command_id, self._device, payload, expires_in_s, self._qos)
+
+
+class Ears:
+    """Who hears the commands of which device: the device itself before a gateway, and of equals the one that came last."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, Ear] = {}
+        self._all: dict[str, tuple[Ear, ...]] = {}  # the one that hears comes first
+
+    def add(self, device: str, ear: Ear, downlink: Downlink) -> None:
+        """Take an ear in, in place of the one that this downlink had for the device."""
+        others = [one for one in self._all.get(device, ()) if not one.belongs_to(downlink)]
+        self._put(device, sorted([ear, *others], key=lambda one: one.is_gateway))
+
+    def remove(self, device: str, downlink: Downlink) -> bool:
+        """Forget the ear that a downlink had for a device; tell whether another one hears in its place."""
+        before = self.first.get(device)
+        self._put(device, [one for one in self._all.get(device, ()) if not one.belongs_to(downlink)])
+        return device in self.first and self.first[device] is not before
+
+    def still(self, device: str, ear: Ear) -> bool:
+        """Tell whether an ear is there, although another one may hear what comes now."""
+        return any(one.shares(ear) for one in self._all.get(device, ()))
+
+    def _put(self, device: str, ears: list[Ear]) -> None:
+        if ears:
+            self.first[device], self._all[device] = ears[0], tuple(ears)
+        else:
+            self.first.pop(device, None)
+            self._all.pop(device, None)
 
 
 class Downlink:
@@ -85,11 +126,13 @@ class Downlink:
     def resume(self) -> None:
         """Take up the subscriptions of a session that is continued, and send again what was not acknowledged."""
         session, now_s = self._session, self._connection.loop.time()
+        session.granted = {device: qos for device, qos in session.granted.items() if self._may_hear(device)}
         for packet_id, sent in tuple(session.sent.items()):
-            if sent.until_s > now_s:
-                self._publish(packet_id, sent, duplicate=True)
-            else:
+            if sent.until_s <= now_s or not self._may_hear(sent.device) or self._hears_itself(sent.device):
                 del session.sent[packet_id]
+            elif not self._publish(packet_id, sent, duplicate=True):
+                del session.sent[packet_id]
+                self._listener.record(self._answered(sent, LARGER, 1))
         for device, qos in session.granted.items():
             self._hear(device, qos)
 
@@ -114,21 +157,23 @@ class Downlink:
             return False
         if any(sent.command == command_id for sent in session.sent.values()):
             return True
+        if qos and len(session.sent) >= self._window:
+            return False
         sent = Sent(command_id, device, payload, self._connection.loop.time() + expires_in_s)
-        if qos == 0:
-            return self._send_unconfirmed(sent)
-        if len(session.sent) >= self._window:
-            return False
-        packet_id = session.next_id()
+        packet_id = session.next_id() if qos else 0
         if not self._publish(packet_id, sent, duplicate=False):
-            return False
-        session.sent[packet_id] = sent
+            self._listener.record(self._answered(sent, LARGER, qos))
+        elif qos:
+            session.sent[packet_id] = sent
+            self._listener.record(self._row(sent, str(SENT), qos))
+        else:
+            self._listener.record(self._answered(sent, UNCONFIRMED, qos))
         return True
 
     def acknowledged(self, packet: Ack) -> list[Row]:
         """Take note of a PUBACK, and return the row that tells of it; none where no command was waiting for it."""
         sent = self._session.sent.pop(packet.id, None)
-        return [] if sent is None else [self._delivered(sent, str(packet.code), 1)]
+        return [] if sent is None else [self._answered(sent, str(packet.code), 1)]
 
     def _subscribe(self, text: str, asked: int, *, numbered: bool) -> int:
         granted = self._session.granted
@@ -137,7 +182,8 @@ class Downlink:
             return found
         if numbered:
             return Code.NO_SUBSCRIPTION_IDS
-        if found not in granted and len(granted) >= _SUBSCRIPTIONS_MAX:
+        most = _GATEWAY_SUBSCRIPTIONS_MAX if self._connection.principal.is_gateway else _SUBSCRIPTIONS_MAX
+        if found not in granted and len(granted) >= most:
             return Code.QUOTA
         granted[found] = min(asked, 1)
         self._hear(found, granted[found])
@@ -151,21 +197,25 @@ class Downlink:
         return Code.SUCCESS
 
     def _hear(self, device: str, qos: int) -> None:
-        self._listener.ears[device] = Ear(self, device, qos)
+        ear = Ear(self, device, qos, is_gateway=self._connection.principal.is_gateway)
+        self._listener.ears.add(device, ear, self)
         self._connection.loop.call_soon(self._listener.on_heard, device)  # after the SUBACK
 
-    def _deafen(self, device: str) -> None:
-        ear = self._listener.ears.get(device)
-        if ear is not None and ear.belongs_to(self):
-            del self._listener.ears[device]
+    def _may_hear(self, device: str) -> bool:
+        root, principal = self._listener.settings.topic_root, self._connection.principal
+        return judge(command_topic(root, device), root, principal) == device
 
-    def _send_unconfirmed(self, sent: Sent) -> bool:
-        done = self._publish(0, sent, duplicate=False)
-        if done:
-            self._listener.record(self._delivered(sent, UNCONFIRMED, 0))
-        return done
+    def _hears_itself(self, device: str) -> bool:
+        """Tell whether the device listens beside this gateway, and so has been given what is sent again."""
+        ear = self._listener.ears.first.get(device)
+        return ear is not None and self._connection.principal.is_gateway and not ear.is_gateway
+
+    def _deafen(self, device: str) -> None:
+        if self._listener.ears.remove(device, self):
+            self._listener.on_heard(device)
 
     def _publish(self, packet_id: int, sent: Sent, *, duplicate: bool) -> bool:
+        """Send a command; False where its packet is larger than the client takes."""
         connection = self._connection
         left_s = max(sent.until_s - connection.loop.time(), 0)
         expiry = Properties({Property.MESSAGE_EXPIRY: min(math.ceil(left_s), _EXPIRY_PROPERTY_MAX)})
@@ -183,9 +233,12 @@ class Downlink:
         connection.write(data)
         return True
 
-    def _delivered(self, sent: Sent, code: str, qos: int) -> Row:
-        """Tell that a command has reached its device, and return the row that tells it to the journal."""
-        connection = self._connection
+    def _answered(self, sent: Sent, code: str, qos: int) -> Row:
+        """Tell that a command needs to be sent no more, and return the row that tells it to the journal."""
         self._listener.on_answered(sent.device, sent.command)
+        return self._row(sent, code, qos)
+
+    def _row(self, sent: Sent, code: str, qos: int) -> Row:
+        connection = self._connection
         topic = command_topic(self._listener.settings.topic_root, sent.device)
         return delivered_row(topic, sent.command, code, qos, connection.client, connection.principal.name)

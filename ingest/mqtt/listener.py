@@ -1,7 +1,7 @@
 """The durable MQTT endpoint that sensors connect to: 3.1.1 and 5.0 on one port, QoS 0, 1 and 2, plain and with TLS.
 
 A PUBACK or PUBREC is sent after the message is synced in the journal, never before. Nothing is looked up and no payload
-is read here. The only thing that there is to subscribe to are a device's own commands.
+is read here. The only thing that there is to subscribe to are the commands of devices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ingest.bucket import Buckets
 from ingest.commit import ROW_BYTES, GroupCommit
 from ingest.gate import OWNER, Gate, OpenGate, Principal, RefusedError
 from ingest.mqtt.connection import Connection
-from ingest.mqtt.downlink import Ear
+from ingest.mqtt.downlink import Ear, Ears
 from ingest.mqtt.entrance import Entrances
 from ingest.mqtt.packets import Limits, Will
 from ingest.mqtt.refusals import Counters, Refusals
@@ -42,7 +42,7 @@ _GOODBYE_S = 1.0
 class Listener:
     """Accepts connections and gathers what they publish in a group commit. Lives in one event loop.
 
-    `on_heard` is called with a device's id when it subscribes to its commands, or comes back to a session in which it has;
+    `on_heard` is called with a device's id when somebody subscribes to its commands, or comes back to a session that has;
     `on_answered` with a device and the id of a command that it acknowledged.
     """
 
@@ -62,7 +62,7 @@ class Listener:
         self.buckets = Buckets(settings)
         self.sessions = Sessions()
         self.topics: dict[bytes, str] = {}  # topics that were checked, so that the quick way knows them
-        self.ears: dict[str, Ear] = {}
+        self.ears = Ears()
         self.on_heard: Callable[[str], None] = lambda _device: None
         self.on_answered: Callable[[str, str], None] = lambda _device, _command: None
         self.stopping = False
@@ -102,8 +102,8 @@ class Listener:
         return self._refusals.counters
 
     def hearing(self) -> Mapping[str, Ear]:
-        """Return the devices that hear commands now, by their ids."""
-        return self.ears
+        """Return the devices that hear commands now, by their ids, and through whom."""
+        return self.ears.first
 
     async def start(self) -> dict[str, tuple[str, int]]:
         """Listen, and return the addresses ("mqtt", "mqtts"); port 0 in the settings becomes a free one.

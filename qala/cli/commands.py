@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from qala.client import Client
 
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Only of this device.", metavar="FLEET/DEVICE")]
-_COLUMNS = ["id", "device", "state", "requested", "requested_by", "expires", "delivered", "code"]
+_COLUMNS = [
+    "id",
+    "device",
+    "state",
+    "requested",
+    "requested_by",
+    "expires",
+    "delivered",
+    "code",
+    "answered_by",
+    "reason",
+]
 _OPEN = frozenset({"pending", "sent"})
 _LOOK_S = 0.2
 _S = 1_000_000
@@ -48,7 +59,9 @@ def devices_command(
     row = ask(config, data, question)
     show([row], _COLUMNS, as_json=as_json)
     if wait is not None and row["state"] != "delivered":
-        say(f"{device} has not taken the command: it is {row['state']}")
+        say(
+            f"{device} has not taken the command: it is {row['state']}" + (f", {why}" if (why := row["reason"]) else "")
+        )
         raise typer.Exit(FAILED)
 
 
@@ -59,7 +72,9 @@ def devices_commands(
     device: DeviceOption = None,
     state: Annotated[
         str | None,
-        typer.Option("--state", help="pending, sent, delivered, refused, expired, unconfirmed or cancelled."),
+        typer.Option(
+            "--state", help="pending, sent, delivered, refused, expired, unconfirmed, too_large or cancelled."
+        ),
     ] = None,
     limit: LimitOption = 100,
     as_json: JsonOption = False,

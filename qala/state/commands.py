@@ -39,6 +39,8 @@ __all__ = [
     "PAYLOAD_MAX",
     "PENDING_MAX",
     "SENT",
+    "TOO_LARGE",
+    "Answer",
     "CommandRow",
     "CommandState",
     "OpenCommand",
@@ -59,6 +61,7 @@ _AT_ONCE = 16  # commands of one device that the door takes at once
 EXPIRES_MAX_S = 30 * 86_400
 KEEP_DAYS = 400  # how long a command that has ended can still be looked up
 SENT = 256  # in place of a reason code, which is a byte: the command went out, and nothing is known of its arrival
+TOO_LARGE = 257  # likewise: it cannot go out, since who listens takes no packets of its size
 _REFUSED = 0x80  # reason codes from here on mean that the device did not take it (MQTT 5, section 2.4)
 _DAY_US = 86_400_000_000
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # rises as ASCII does, so that ids sort by their time
@@ -78,6 +81,9 @@ COMMAND = Table(
     Column("code", Integer),  # the reason code of the device's acknowledgement
     Column("cancelled_us", BigInteger),
     Column("cancelled_by", String(200)),
+    Column(
+        "answered_by", String(200)
+    ),  # the principal that acknowledged it, or could not get it: the device, or a gateway
     Index("command_of_device", "device", "id"),
     Index("command_key", "device", "key", unique=True),
     Index("command_expiry", "expires_us"),
@@ -96,10 +102,20 @@ class CommandState(StrEnum):
     EXPIRED = "expired"  # never went out
     UNCONFIRMED = "unconfirmed"  # went out and was never acknowledged: the device may have it or not
     CANCELLED = "cancelled"
+    TOO_LARGE = "too_large"  # did not go out: who listens takes no packets of its size
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the door has learnt of a command: a device's reason code, SENT or TOO_LARGE; through whom, "" for nobody known."""
+
+    command: str
+    code: int
+    at_us: int
+    by: str = ""
 
 
 class CommandRow(msgspec.Struct, frozen=True):
-    """A command and how it went. `code` is the reason code of the device's acknowledgement."""
+    """A command and how it went. `code` is the reason code of the acknowledgement, or TOO_LARGE."""
 
     id: str
     device: str
@@ -113,9 +129,12 @@ class CommandRow(msgspec.Struct, frozen=True):
     code: int | None
     cancelled_us: int | None
     cancelled_by: str | None
+    answered_by: str | None = None
 
     def state(self, now_us: int) -> CommandState:
         """Tell what became of it by `now_us`. What the device said counts more than what people wanted."""
+        if self.code == TOO_LARGE:
+            return CommandState.TOO_LARGE
         if self.delivered_us is not None:
             return CommandState.REFUSED if (self.code or 0) >= _REFUSED else CommandState.DELIVERED
         if self.cancelled_us is not None:
@@ -123,6 +142,20 @@ class CommandRow(msgspec.Struct, frozen=True):
         if self.sent_us is not None:
             return CommandState.SENT if now_us < self.expires_us else CommandState.UNCONFIRMED
         return CommandState.PENDING if now_us < self.expires_us else CommandState.EXPIRED
+
+    def reason(self, now_us: int) -> str | None:
+        """Say in words why it ended without having been taken; None where it did not."""
+        state = self.state(now_us)
+        if state is CommandState.REFUSED:
+            return f"{self.answered_by or self.device} answered with reason code 0x{self.code or 0:02x}"
+        return _REASONS.get(state, "").format(by=self.answered_by or self.device) or None
+
+
+_REASONS = {
+    CommandState.EXPIRED: "{by} did not listen until it expired",
+    CommandState.UNCONFIRMED: "it went out, and was not acknowledged until it expired",
+    CommandState.TOO_LARGE: "{by} takes no packets of its size (Maximum Packet Size): send a shorter one",
+}
 
 
 class OpenCommand(msgspec.Struct, frozen=True):
@@ -175,17 +208,19 @@ def cancel_command(engine: Engine, id: str, *, by: str, now_us: int) -> CommandR
     return found
 
 
-def record_delivered(engine: Engine, answers: Sequence[tuple[str, int, int]]) -> None:
-    """Note what devices answered: (command, reason code, at_us) each; the code SENT says that one went out.
+def record_delivered(engine: Engine, answers: Sequence[Answer]) -> None:
+    """Note what the door has learnt of commands.
 
     The first answer of a command counts, so that taking the same messages again changes nothing. Unknown commands are
     passed over.
     """
     with engine.begin() as connection:
-        for id_, code, at_us in answers:
-            column = COMMAND.c.sent_us if code == SENT else COMMAND.c.delivered_us
-            known = {"sent_us": at_us} if code == SENT else {"delivered_us": at_us, "code": code}
-            connection.execute(update(COMMAND).where(COMMAND.c.id == id_, column.is_(None)).values(**known))
+        for one in answers:
+            is_sent = one.code == SENT
+            answer = {"delivered_us": one.at_us, "code": one.code, "answered_by": one.by or None}
+            known = {"sent_us": one.at_us} if is_sent else answer
+            column = COMMAND.c.sent_us if is_sent else COMMAND.c.delivered_us
+            connection.execute(update(COMMAND).where(COMMAND.c.id == one.command, column.is_(None)).values(**known))
 
 
 def command(engine: Engine, id: str) -> CommandRow:  # noqa: A002
@@ -256,15 +291,16 @@ def _in_state(state: CommandState, now_us: int) -> ColumnElement[bool]:
     """Say in SQL what `CommandRow.state` says."""
     table = COMMAND.c
     answered, was_sent, due = table.delivered_us.is_not(None), table.sent_us.is_not(None), table.expires_us > now_us
-    refused = func.coalesce(table.code, 0) >= _REFUSED
+    refused, too_large = func.coalesce(table.code, 0) >= _REFUSED, func.coalesce(table.code, 0) == TOO_LARGE
     return {
         CommandState.PENDING: and_(_is_open, ~was_sent, due),
         CommandState.SENT: and_(_is_open, was_sent, due),
         CommandState.DELIVERED: and_(answered, ~refused),
-        CommandState.REFUSED: and_(answered, refused),
+        CommandState.REFUSED: and_(answered, refused, ~too_large),
         CommandState.EXPIRED: and_(_is_open, ~was_sent, ~due),
         CommandState.UNCONFIRMED: and_(_is_open, was_sent, ~due),
         CommandState.CANCELLED: and_(~answered, table.cancelled_us.is_not(None)),
+        CommandState.TOO_LARGE: too_large,
     }[state]
 
 

@@ -30,7 +30,7 @@ from devices.errors import CorruptError, VersionError
 from qala.state.migrations import migrate
 
 METADATA = MetaData()
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _DAMAGED = ("malformed", "not a database")  # what SQLite says of SQLITE_CORRUPT and SQLITE_NOTADB
 

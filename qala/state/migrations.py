@@ -27,6 +27,7 @@ _TO_VERSION: Mapping[int, Sequence[tuple[str, str]]] = {
         ),
         ("rejected_dropped", "DROP TABLE rejected_dropped"),
     ),
+    3: (("command", "ALTER TABLE command ADD COLUMN answered_by TEXT"),),
 }
 """By version: the table that a step needs, and what it does, in SQL that SQLite and PostgreSQL read alike."""
 

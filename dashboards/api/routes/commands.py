@@ -154,19 +154,23 @@ def _payload(body: bytes) -> bytes:
 
 
 def _item(row: CommandRow, now_us: int) -> dict[str, Any]:
+    state = row.state(now_us)
+    delivered_us = None if state is CommandState.TOO_LARGE else row.delivered_us
     return {
         "id": row.id,
         "device": row.device,
         "payload": msgspec.Raw(row.payload),
-        "state": row.state(now_us).value,
+        "state": state.value,
         "requested": iso(row.requested_us),
         "requested_by": row.requested_by,
         "expires": iso(row.expires_us),
         "sent": _time(row.sent_us),
-        "delivered": _time(row.delivered_us),
-        "code": row.code,
+        "delivered": _time(delivered_us),
+        "code": row.code if delivered_us is not None else None,
+        "answered_by": row.answered_by,
         "cancelled": _time(row.cancelled_us),
         "cancelled_by": row.cancelled_by,
+        "reason": row.reason(now_us),
     }
 
 

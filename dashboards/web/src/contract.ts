@@ -270,7 +270,7 @@ export interface Command {
   id: string;
   device: string;
   payload: Record<string, unknown>;
-  state: "pending" | "sent" | "delivered" | "refused" | "expired" | "unconfirmed" | "cancelled";
+  state: "pending" | "sent" | "delivered" | "refused" | "expired" | "unconfirmed" | "too_large" | "cancelled";
   requested: string;
   requested_by: string;
   expires: string;

@@ -13,7 +13,7 @@ import * as state from "../state";
 const SHOWN = 5;
 const EVERY_MS = 10_000;
 const EXPIRIES_S = [300, 3600, 86_400, 604_800];
-const ENDED_BADLY: readonly Command["state"][] = ["refused", "expired", "unconfirmed"];
+const ENDED_BADLY: readonly Command["state"][] = ["refused", "expired", "unconfirmed", "too_large"];
 
 const at = (time: string): string => moment(lang.value, Date.parse(time), state.coarse.value, state.zoneOfTime.value);
 
