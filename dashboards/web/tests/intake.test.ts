@@ -31,9 +31,11 @@ test("devices have the API's lines, and the one that misses most leads", () => {
   assert.deepEqual(lines.map(({ rejected }) => rejected), [3, 3, 3]);
 });
 
-test("a sum adds up what is known", () => {
+test("a sum adds up what is known, and is not known where nothing is", () => {
   const lines = linesOfDevices([row({}), row({ device: "town/b", missing: 6 }), row({ device: "", missing: null })]);
-  assert.deepEqual([total(lines, "missing"), total(lines, "rejected"), total([], "missing")], [10, 9, 0]);
+  assert.deepEqual([total(lines, "missing"), total(lines, "rejected"), total([], "missing")], [10, 9, null]);
+  assert.equal(total(linesOfDevices([row({ missing: null }), row({ device: "", missing: null })]), "missing"), null);
+  assert.equal(total(linesOfDevices([row({ missing: null }), row({ missing: 0 })]), "missing"), 0);
 });
 
 test("a bar is a share of the largest count", () => {

@@ -284,6 +284,7 @@ export const en = {
   "command.refused": "refused by the device",
   "command.expired": "expired",
   "command.unconfirmed": "sent, never confirmed",
+  "command.too_large": "larger than it takes",
   "command.cancelled": "taken back",
 
   "health.ok": "All is well.",
@@ -304,6 +305,7 @@ export const en = {
   "health.last": "Newest message",
   "health.disk": "Free on the disk",
   "health.puback": "Acknowledged after",
+  "health.stored": "In the store after",
   "health.late": "On its way for",
   "health.lag": "Behind by",
   "health.waiting": "Messages waiting",

@@ -286,6 +286,7 @@ export const kk: Messages = {
   "command.refused": "датчик бас тартты",
   "command.expired": "мерзімі өтті",
   "command.unconfirmed": "жіберілді, расталмаған",
+  "command.too_large": "датчик қабылдай алатыннан үлкен",
   "command.cancelled": "қайтарып алынды",
 
   "health.ok": "Бәрі дұрыс.",
@@ -306,6 +307,7 @@ export const kk: Messages = {
   "health.last": "Ең жаңа хабар",
   "health.disk": "Дискідегі бос орын",
   "health.puback": "Растау уақыты",
+  "health.stored": "Қоймаға жету уақыты",
   "health.late": "Жолда",
   "health.lag": "Кешігуі",
   "health.waiting": "Кезектегі хабар",

@@ -290,6 +290,7 @@ export const ru: Messages = {
   "command.refused": "датчик отказал",
   "command.expired": "срок истёк",
   "command.unconfirmed": "отправлена, не подтверждена",
+  "command.too_large": "больше, чем принимает датчик",
   "command.cancelled": "отозвана",
 
   "health.ok": "Всё в порядке.",
@@ -310,6 +311,7 @@ export const ru: Messages = {
   "health.last": "Новейшее сообщение",
   "health.disk": "Свободно на диске",
   "health.puback": "Подтверждается за",
+  "health.stored": "В хранилище через",
   "health.late": "В пути уже",
   "health.lag": "Отстаёт на",
   "health.waiting": "Сообщений в очереди",

@@ -35,9 +35,9 @@ export function ordered(lines: readonly Line[], by: Count | "id", nameOf: (id: s
   });
 }
 
-/** Sum a column up; what is not known adds nothing. */
-export function total(lines: readonly Line[], of: Count): number {
-  return lines.reduce((sum, line) => sum + (line[of] ?? 0), 0);
+/** Sum a column up; what is not known adds nothing, and where nothing is, neither is the sum. */
+export function total(lines: readonly Line[], of: Count): number | null {
+  return lines.reduce<number | null>((sum, line) => (line[of] === null ? sum : (sum ?? 0) + line[of]), null);
 }
 
 /** Give the share of the largest count of a column, 0 to 1. */

@@ -30,6 +30,7 @@ const FACTS: Record<string, (part: Part) => Fact[]> = {
   ],
   probe: (part) => [
     ["health.puback", seconds(part.puback_s, (s) => latency(lang.value, s))],
+    ["health.stored", seconds(part.stored_s, (s) => latency(lang.value, s))],
     ["health.late", part.late_s ? seconds(part.late_s, (s) => latency(lang.value, s)) : null],
   ],
   projector: (part) => [

@@ -135,8 +135,8 @@ function Table({ caption, first, lines, of, by, onSort, name, reasons = false, d
               {COUNTS.map((count) => {
                 const sum = total(of, count);
                 return (
-                  <td key={count} class={`num ${count === by ? "on" : ""}`} data-count={count} data-value={sum}>
-                    {number(lang.value, sum)}
+                  <td key={count} class={`num ${count === by ? "on" : ""}`} data-count={count} data-value={sum ?? ""}>
+                    {sum === null ? <span class="dim">–</span> : number(lang.value, sum)}
                   </td>
                 );
               })}
