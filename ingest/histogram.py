@@ -18,6 +18,7 @@ class Histogram(msgspec.Struct):
     edges: tuple[float, ...] = SECONDS
     counts: list[int] = []
     sum: float = 0.0
+    last: float | None = None  # the newest observation
 
     def __post_init__(self) -> None:
         if not self.counts:
@@ -32,3 +33,4 @@ class Histogram(msgspec.Struct):
         """
         self.counts[bisect_left(self.edges, value)] += 1
         self.sum += value
+        self.last = value

@@ -42,7 +42,7 @@ def check(config: Config) -> list[Finding]:
 
 def examine(config: Config) -> list[Finding]:
     """Look at the machine, the data folder and the running parts."""
-    looks = (_versions, _clock, _folder, _disk, _page, _ports, _certificates, _store, _parts)
+    looks = (_versions, _clock, _folder, _disk, _page, _ports, _certificates, _brokers, _store, _parts)
     return [finding for look in looks for finding in look(config)]
 
 
@@ -195,6 +195,28 @@ def _certificates(config: Config) -> Iterator[Finding]:
         yield Finding(False, "certificate", error.message, error.hint)
         return
     yield Finding(True, "certificate", f"{ingest.certificate} and its key fit")
+
+
+def _brokers(config: Config) -> Iterator[Finding]:
+    """Ask the existing brokers whether they let us in; where a door runs, it knows, and a second client would disturb it."""
+    from ingest.brokers.reaching import try_broker
+    from ingest.report import read_report
+
+    report = read_report(config.folder) if holder(config.folder / "door.lock") is not None else None
+    known = {broker.name: broker for broker in report.brokers} if report is not None else {}
+    for name, settings in config.ingest.brokers.items():
+        if name in known:
+            broker = known[name]
+            well = broker.connected and not broker.error
+            found = broker.error or f"the door is connected to {broker.address}"
+            yield Finding(well, f"broker {name}", found, "" if well else "see docs/brokers.md, and the broker's log")
+            continue
+        try:
+            client = try_broker(name, settings)
+        except QalaError as error:
+            yield Finding(False, f"broker {name}", error.message, error.hint)
+        else:
+            yield Finding(True, f"broker {name}", f"{settings.url} lets us in as {client}")
 
 
 def _store(config: Config) -> Iterator[Finding]:

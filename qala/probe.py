@@ -47,7 +47,6 @@ class Probe:
         self.puback = Histogram()
         self.sent = 0
         self.failed = 0
-        self.last_puback_s: float | None = None
         self._path = path
         self._every_s = every_s
         self._answer_s = answer_s
@@ -82,8 +81,7 @@ class Probe:
         if not acknowledged:
             self.failed += 1
             return False
-        self.last_puback_s = time.perf_counter() - began
-        self.puback.observe(self.last_puback_s)
+        self.puback.observe(time.perf_counter() - began)
         return True
 
     def late_s(self) -> float:

@@ -11,6 +11,7 @@ import msgspec
 from analytics.schedule import Scheduler
 from devices.errors import UnavailableError
 from ingest.door import DoorReport
+from ingest.histogram import Histogram
 from ingest.projector import Projector
 from qala.probe import Probe
 from qala.store import Store
@@ -54,13 +55,16 @@ def of_brokers(report: DoorReport | None) -> Mapping[str, Part]:
     return {"brokers": {"up": not troubles, "error": "; ".join(troubles) or None, "brokers": brokers}}
 
 
-def of_probe(probe: Probe, running: Mapping[str, bool]) -> Mapping[str, Part]:
-    """Say how long a message of our own takes, and for how long one has been on its way; nothing where none is sent."""
+def of_probe(probe: Probe, stored: Histogram, running: Mapping[str, bool]) -> Mapping[str, Part]:
+    """Say how long the last message of our own took until its PUBACK and until it was in the store.
+
+    And for how long one has been on its way. Nothing where none is sent.
+    """
     if "probe" not in running:
         return {}
-    puback_s = probe.last_puback_s
-    times = {"puback_s": None if puback_s is None else round(puback_s, 6), "late_s": round(probe.late_s(), 3)}
-    return {"probe": {"up": running["probe"], **times}}
+    took = {"puback_s": probe.puback.last, "stored_s": stored.last}
+    times = {name: None if last_s is None else round(last_s, 6) for name, last_s in took.items()}
+    return {"probe": {"up": running["probe"], **times, "late_s": round(probe.late_s(), 3)}}
 
 
 def of_threads(

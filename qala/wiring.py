@@ -189,6 +189,7 @@ class App:
                 time_zone=self._config.time_zone,
                 credential_key=lambda: make_key(key_file(self._config.folder)),
                 asks_tokens=self._config.dashboards.asks_tokens(insecure=self._config.insecure),
+                takes_certificates=self._config.ingest.client_ca is not None,
                 metrics=(self.metrics,),
                 on_command=lambda: nudge(self._config.folder / "door.sock"),
             ),
@@ -264,7 +265,7 @@ class App:
             "door": standing.of_door(read_report(self._config.folder), now_us),
             **standing.of_brokers(read_report(self._config.folder)),
             **standing.of_threads(running, self._projector, self._scheduler, now_us),
-            **standing.of_probe(self._probe, running),
+            **standing.of_probe(self._probe, self._projector.counters.probe, running),
             "store": {**standing.of_store(self._store, self._reader.id, foreign=self._foreign), **self._upkeep.part()},
         }
 

@@ -521,6 +521,36 @@ def test_a_token_is_printed_once_and_then_only_what_is_known_of_it(tmp_path: Pat
     assert [file for file in folder.rglob("*") if file.is_file() and secret in file.read_bytes()] == []
 
 
+def test_revoking_what_is_not_there_is_told_and_fails(tmp_path: Path) -> None:
+    command(tmp_path, "issue", "demo/d-1")
+    command(tmp_path, "revoke", "demo/d-1")
+    for words in (["demo/d-1"], ["demo/nowhere"], ["gw"], ["demo/d-1", "--id", "aaaaaaaa"]):
+        done = command(tmp_path, "revoke", *words, ok=False)
+        assert "nothing was revoked" in str(done.exception)
+        assert done.stdout == ""
+    with contextlib.closing(open_state(f"sqlite:///{tmp_path}/state.sqlite").raw_connection()) as state:
+        assert state.execute("SELECT count(*) FROM credential WHERE principal = 'demo/nowhere'").fetchone() == (0,)
+
+
+def test_certificates_of_a_device_are_refused_where_it_may_have_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(tmp_path, "revoke", "demo/d-1", "--certificates")
+    assert [row["kind"] for row in json.loads(command(tmp_path, "list", "--json").stdout)] == ["certificates"]
+    (tmp_path / "devices.csv").write_text("id,kind\ndemo/d-2,air_station\n")
+    monkeypatch.setenv("QALA_DEVICES_FILE", str(tmp_path / "devices.csv"))
+    command(tmp_path, "revoke", "demo/d-2", ok=False)  # the door takes no certificates
+    for key in ("CERTIFICATE", "PRIVATE_KEY", "CLIENT_CA"):
+        monkeypatch.setenv(f"QALA_INGEST__{key}", str(tmp_path / "file.pem"))
+    monkeypatch.setenv("QALA_INGEST__MQTTS", "127.0.0.1:8883")
+    monkeypatch.setenv("QALA_INGEST__AUTHENTICATE", "true")
+    done = command(tmp_path, "revoke", "demo/d-2", "--json")
+    assert "had no valid token; certificates of it from before now are refused" in done.stderr
+    assert json.loads(done.stdout)[0]["revoked"] == 0
+    command(tmp_path, "revoke", "demo/nowhere", ok=False)
+    command(tmp_path, "revoke", "demo/d-2", "--certificates", "--id", "x", ok=False)
+
+
 def test_many_devices_get_their_tokens_as_csv_and_keep_them(tmp_path: Path) -> None:
     folder, file = tmp_path / "data", tmp_path / "devices.csv"
     folder.mkdir()

@@ -103,6 +103,7 @@ def test_a_probe_goes_all_the_way_and_is_seen_nowhere_else(folder: Path) -> None
         assert counted("qala_probe_stored_seconds_sum") < 3 * counted("qala_probe_stored_seconds_count")
         health = qala.get("health")
         assert health["parts"]["probe"]["puback_s"] < 5
+        assert 0 < health["parts"]["probe"]["stored_s"] < 5
         assert "probe_late" not in {reason["code"] for reason in health["reasons"]}
         assert (qala.all("rejected"), qala.all("candidates"), qala.all("devices")) == ([], [], [])
 

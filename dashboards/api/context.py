@@ -63,6 +63,7 @@ class ApiContext:
     time_zone: str
     credential_key: Callable[[], bytes]  # makes it where there is none
     asks_tokens: bool = False
+    takes_certificates: bool = False  # the door takes certificates of devices
     metrics: Sequence[Callable[[], Iterable[Metric]]] = ()
     on_command: Callable[[], None] = lambda: None  # tells the door to look at the commands
 

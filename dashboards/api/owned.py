@@ -39,4 +39,5 @@ class RevokedCredential(Model):
 
     principal: str = Field(max_length=200)
     id: str | None = Field(default=None, max_length=100)
+    certificates: bool = False  # refuse those of before now, whatever is known of the device
     by: str = Field(default="", max_length=100)

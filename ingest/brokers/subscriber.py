@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from ingest.brokers.connection import Bounds, BrokerConnection, Taken
+from ingest.brokers.reaching import FILES, REACH, password, tls_context, unreachable, unreadable
 from ingest.brokers.session import BrokerError, Plan, Session
 from ingest.brokers.settings import BrokerSettings
 from ingest.commit import GroupCommit
@@ -141,7 +141,7 @@ class Subscriber:
             return refused
         except Exception as caught:  # noqa: BLE001 - such as a password that no packet holds: it may be put right
             self._failures += 1
-            return BrokerError(f"cannot connect: {caught}", hint=_FILES, hopeless=True)
+            return BrokerError(f"cannot connect: {caught}", hint=FILES, hopeless=True)
         self._connection = connection
         watch = asyncio.create_task(self._welcome(connection))
         try:
@@ -160,12 +160,9 @@ class Subscriber:
         bounds = Bounds(settings.buffer_max, settings.buffer_bytes_max)
         try:
             plan = await asyncio.to_thread(self._plan)
-            context = await asyncio.to_thread(_tls, settings) if address.tls else None
+            context = await asyncio.to_thread(tls_context, settings) if address.tls else None
         except OSError as caught:
-            where = f"{caught.filename}: " if caught.filename else ""
-            raise BrokerError(
-                f"cannot read its files: {where}{caught.strerror}", hint=_FILES, hopeless=True
-            ) from caught
+            raise unreadable(caught) from caught
         session = Session(plan, self._limits, self._topics)
         try:
             async with asyncio.timeout(_CONNECT_S):
@@ -176,9 +173,9 @@ class Subscriber:
                     ssl=context,
                 )
         except TimeoutError as caught:
-            raise BrokerError(f"no connection to {settings.url} within {_CONNECT_S:g} s", hint=_REACH) from caught
+            raise BrokerError(f"no connection to {settings.url} within {_CONNECT_S:g} s", hint=REACH) from caught
         except OSError as caught:
-            raise _unreachable(caught, settings) from caught
+            raise unreachable(caught, settings) from caught
         return connection
 
     async def _welcome(self, connection: BrokerConnection) -> None:
@@ -215,14 +212,13 @@ class Subscriber:
         settings, filters = self._settings, self._settings.filters
         before = self._remembered()
         self._remember([*filters, *(each for each in before if each not in filters)])
-        secret = settings.password_file.read_bytes().rstrip(b"\r\n") if settings.password_file else b""
         return Plan(
             name=self.name,
             client=self.client,
             filters=filters,
             dropped=[each for each in before if each not in filters],
             username=settings.username,
-            password=secret,
+            password=password(settings),
             keep_alive_s=settings.keep_alive_s,
             session_expiry_s=settings.session_expiry_s,
             receive_max=settings.receive_max,
@@ -241,26 +237,3 @@ class Subscriber:
         draft = self._memory.with_suffix(".new")
         draft.write_bytes(msgspec.json.encode(_Memory(self.client, list(filters))))
         draft.replace(self._memory)
-
-
-_REACH = "is it running, and is the url right?"
-_FILES = "check password_file, ca, certificate and private_key, and that the data folder can be written"
-
-
-def _tls(settings: BrokerSettings) -> ssl.SSLContext:
-    """Make a context that trusts nobody but the authorities. Files are read anew each time. Raises OSError."""
-    context = ssl.create_default_context(cafile=settings.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.certificate is not None:
-        context.load_cert_chain(settings.certificate, settings.private_key)
-    return context
-
-
-def _unreachable(error: OSError, settings: BrokerSettings) -> BrokerError:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return BrokerError(
-            f"its certificate is not to be trusted: {error.verify_message}",
-            hint="name its authority with `ca`, and its host as its certificate does",
-            hopeless=True,
-        )
-    return BrokerError(f"cannot reach {settings.url}: {error.strerror or error}", hint=_REACH)

@@ -92,17 +92,23 @@ def credential_rotate(
 def credential_revoke(
     device: PrincipalArgument,
     id: Annotated[str | None, typer.Option("--id", help="Only this one, as `credential list` shows it.")] = None,  # noqa: A002
+    certificates: Annotated[
+        bool, typer.Option("--certificates", help="Refuse its certificates, even where nothing is known of the device.")
+    ] = False,
     config: ConfigOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """End a token, or all of a device and its certificates issued before now; its connection is cut within seconds."""
-    body = {"principal": device, "by": getpass.getuser()} | ({} if id is None else {"id": id.partition(".")[0]})
-    show(
-        [ask(config, data, lambda api: api.post("/credentials/revoke", body))],
-        ["principal", "revoked"],
-        as_json=as_json,
-    )
+    if certificates and ("/" not in device or id is not None):
+        raise ConfigError("--certificates is about all of a device", hint="name FLEET/DEVICE, and no --id")
+    body: dict[str, Any] = {"principal": device, "by": getpass.getuser(), "certificates": certificates}
+    if id is not None:
+        body["id"] = id.partition(".")[0]
+    done = ask(config, data, lambda api: api.post("/credentials/revoke", body))
+    if not done["revoked"]:
+        say(f"{device} had no valid token; certificates of it from before now are refused")
+    show([done], ["principal", "revoked"], as_json=as_json)
 
 
 @credential.command("list")

@@ -224,18 +224,29 @@ def rotate(engine: Engine, key: bytes, wanted: Issue, now_us: int, *, overlap_us
         return _insert(connection, key, [new], now_us)[0]
 
 
-def revoke(engine: Engine, principal: str, now_us: int, *, id: str | None = None, by: str = "") -> int:  # noqa: A002
+def revoke(
+    engine: Engine,
+    principal: str,
+    now_us: int,
+    *,
+    id: str | None = None,  # noqa: A002
+    by: str = "",
+    certified: bool = True,
+) -> int:
     """Revoke one token of a principal, or all of them, and of a device the certificates issued before now.
 
-    Returns how many tokens that were. Raises NotFoundError where there is nothing of it to revoke.
+    Returns how many tokens that were. Raises NotFoundError where there is nothing of it to revoke; `certified` tells
+    whether a device without a token may have certificates.
     """
     with engine.begin() as connection:
         alone(connection)
         found = [one for one in _valid(connection, principal, now_us) if id in {None, one.id}]
         bars = id is None and is_device_name(principal)
-        if not found and not bars:
+        if not found and not (bars and certified):
+            which = "valid token" if id is None else f"valid token {id!r}"
             raise NotFoundError(
-                f"{principal!r} has no such valid token", hint="list them with: qala devices credential list"
+                f"{principal!r} has no {which}: nothing was revoked",
+                hint="list them with: qala devices credential list; refuse certificates of an unknown device with --certificates",
             )
         _change(connection, [one.id for one in found], revoked_us=now_us)
         if bars:

@@ -14,6 +14,7 @@ from dashboards.api.render import json_page, json_response
 from dashboards.times import iso
 from qala.state import credentials
 from qala.state.credentials import Credential, CredentialKind, Issue, Issued
+from qala.state.registry import candidates
 
 router = APIRouter(tags=["credentials"], include_in_schema=False)
 
@@ -76,8 +77,15 @@ def rotate_credential(context: Context, new: owned.RotatedCredential) -> Respons
 @router.post("/credentials/revoke")
 def revoke_credential(context: Context, gone: owned.RevokedCredential) -> Response:
     """Revoke one token, or all of a principal, and of a device the certificates that were issued before now."""
-    revoked = credentials.revoke(context.state, gone.principal, context.now_us(), id=gone.id, by=gone.by)
+    certified = gone.certificates or (context.takes_certificates and _is_known(context, gone.principal))
+    now_us = context.now_us()
+    revoked = credentials.revoke(context.state, gone.principal, now_us, id=gone.id, by=gone.by, certified=certified)
     return json_response({"principal": gone.principal, "revoked": revoked})
+
+
+def _is_known(context: ApiContext, device: str) -> bool:
+    """Tell whether a device is in the registry, or has sent something."""
+    return device in context.registry().devices or device in {one.device for one in candidates(context.state)}
 
 
 def _issue(new: owned.NewCredential, now_us: int) -> Issue:
