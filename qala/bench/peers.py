@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devices.errors import UnavailableError
-from qala.bench.processes import free_port
+from qala.bench.processes import end, free_port
 from qala.bench.store_influxdb import find_influxd
 from qala.bench.store_peer import Server, cached, found, in_path
 from qala.process import answers
@@ -108,14 +108,8 @@ class Process:
     def stop(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process, _STOP_S)
 
 
 class Mosquitto(Process):

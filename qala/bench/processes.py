@@ -17,7 +17,7 @@ import msgspec
 from devices.errors import UnavailableError
 from qala.process import answers
 
-__all__ = ["Cpu", "Started", "cpu_of", "cpu_of_machine_s", "free_port", "start_qala"]
+__all__ = ["Cpu", "Started", "cpu_of", "cpu_of_machine_s", "end", "free_port", "start_qala"]
 
 _READY_S = 60.0
 _STOP_S = 30.0
@@ -115,6 +115,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def end(process: subprocess.Popen[bytes], within_s: float) -> None:
+    """Ask a process to end, and make it where it does not."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_ready(

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from devices.errors import UnavailableError
 from devices.reading import Float64Array
-from qala.bench.processes import free_port
+from qala.bench.processes import end, free_port
 from qala.bench.store_data import Rows
 from qala.store.base import Span
 from qala.store.rows import column
@@ -164,14 +164,8 @@ class Server:
         """Ask the process to end, and make it where it does not."""
         process, self._process = self._process, None
         self._connections = threading.local()
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process, _STOP_S)
 
 
 def found(what: str, *candidates: Path | str | None) -> Path:
