@@ -125,7 +125,7 @@ class Scheduler:
             if applied is None:
                 continue
             taken = self._dirty.take(applied)
-            if taken.rows:
+            if len(taken):
                 found = due_windows(
                     taken, self._store.catalog(), self._registry(), self._kinds, self._indicators, self._tz, now_us
                 )

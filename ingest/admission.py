@@ -26,7 +26,7 @@ from ingest.formats.base import Decoded, Rejection, Report
 from ingest.message import Message
 from ingest.plans import NO_SERIES, Columns, Plans
 from ingest.settings import IngestSettings
-from qala.state.dirty import BUCKET_US
+from qala.state.dirty import BUCKET_US, distinct
 
 __all__ = ["Admission", "Admitted", "Tally"]
 
@@ -301,7 +301,7 @@ def _reported(rows: _Rows) -> UInt8Array:
 
 def _marked(rows: _Rows, time_us: Int64Array, timely: BoolArray) -> tuple[Int32Array, Int64Array]:
     """Return each (series, bucket) that gets a reading, once a plan."""
-    pairs = np.unique((rows.plan[timely] << 32) | (time_us[timely] // BUCKET_US))
+    pairs = distinct((rows.plan[timely] << 32) | (time_us[timely] // BUCKET_US))
     plan, bucket = pairs >> 32, pairs & 0xFFFF_FFFF
     length = rows.table.length[plan]
     slot = np.repeat(rows.table.start[plan] - np.cumsum(length) + length, length) + np.arange(length.sum())

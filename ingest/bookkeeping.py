@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -56,15 +56,19 @@ class Again(msgspec.Struct):
 class Bookkeeping:
     """Keeps the rejected rows, the devices that are awaited, and the ledger. For the projector's thread.
 
-    `registry` is the one that messages are admitted by.
+    `registry` is the one that messages are admitted by. `save` puts on disk what else is made of messages that are counted:
+    those that are not are taken once more after a crash, and make it again.
     """
 
-    def __init__(self, engine: Engine, settings: IngestSettings, reader: JournalReader) -> None:
+    def __init__(
+        self, engine: Engine, settings: IngestSettings, reader: JournalReader, *, save: Callable[[], None]
+    ) -> None:
         self.registry = Registry()
         self.counted = 0  # up to which message the ledger has counted them: of those nothing is counted again
         self._engine = engine
         self._settings = settings
         self._reader = reader
+        self._save = save
         self._rejected = RejectedLog(engine, settings.rejected_max, settings.rejected_per_device_max)
         self._awaited: dict[str, Position] = dict(state.awaited_devices(engine))
         self._duplicates = Duplicates()
@@ -150,6 +154,8 @@ class Bookkeeping:
     @contextlib.contextmanager
     def _posting(self, applied: Position) -> Iterator[Connection]:
         """Begin a transaction that moves what is counted of messages up to `applied`: so all of them must be posted in it."""
+        if self._sums.messages:
+            self._save()
         with self._engine.begin() as connection:
             if self._sums.messages:
                 ledger.post(connection, self._sums.entries(), applied)

@@ -60,8 +60,11 @@ _NEAR = 256  # messages so close together are read at once
 class Dirty(Protocol):
     """Where changed readings are marked (qala.state.dirty)."""
 
-    def mark(self, series: Int32Array, bucket: Int64Array, position: Position) -> int:
-        """Mark (series, 5-minute bucket) pairs, durably, for a batch that ends at a position."""
+    def mark(self, series: Int32Array, bucket: Int64Array, position: Position, *, lasting: bool = True) -> int:
+        """Mark (series, 5-minute bucket) pairs for a batch that ends at a position; durably, or until `save`."""
+
+    def save(self) -> None:
+        """Make all marks durable."""
 
 
 class Counters(msgspec.Struct):
@@ -118,7 +121,7 @@ class Projector:
         (data / "journal").mkdir(parents=True, exist_ok=True)
         self._published = Published(data / "journal" / "applied")
         self._decoder = Decoder(find_formats(settings))
-        self._books = Bookkeeping(engine, settings, journal)
+        self._books = Bookkeeping(engine, settings, journal, save=dirty.save)
         self._declared = Declarations(engine)
         self._registry = Registry()
         self._admission = self._new_admission()
@@ -155,7 +158,7 @@ class Projector:
                 if whole.counted:
                     self._books.write(applied, whole, repeats=self._repeats)
             with self._stage("marks"):
-                self._dirty.mark(*whole.marked, whole.upto)
+                self._dirty.mark(*whole.marked, whole.upto, lasting=not whole.counted)
             with self._stage("store"):
                 self._store.append(whole.batch, whole.upto)
             if whole.counted:

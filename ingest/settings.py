@@ -157,7 +157,7 @@ class IngestSettings(BaseModel):
     )
 
     flush_ms: float = Field(
-        default=100.0, ge=0, description="How long the projector holds back to batch new messages [ms]."
+        default=250.0, ge=0, description="How long the projector holds back to batch new messages [ms]."
     )
     batch_max: int = Field(default=50_000, ge=1, description="Most messages that the projector takes in one batch.")
     readings_max: int = Field(

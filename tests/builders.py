@@ -64,7 +64,6 @@ class City:
         self.journal = Journal.open(folder / "journal")
         self.store: Store = MemoryStore()
         self.engine: Engine = open_state(f"sqlite:///{folder / 'state.sqlite'}")
-        self.dirty = DirtyMarks(self.engine)
         self.registry = registry(*devices)
         self.settings = IngestSettings(**settings)
         self.told: list[Batch] = []
@@ -72,6 +71,7 @@ class City:
 
     def new_projector(self, store: Store | None = None) -> Projector:
         """Make a projector as a restart of the process would."""
+        self.dirty = DirtyMarks(self.engine)
         return Projector(
             JournalReader(self.folder / "journal"),
             store or self.store,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from devices.reading import Position
 from qala.state import open_state
@@ -26,9 +26,9 @@ def at(number: int, journal: str = "j") -> Position:
     return Position(journal, number)
 
 
-def mark(dirty: DirtyMarks, pairs: list[tuple[int, int]], position: Position) -> int:
+def mark(dirty: DirtyMarks, pairs: list[tuple[int, int]], position: Position, *, lasting: bool = True) -> int:
     series, bucket = zip(*pairs, strict=True)
-    return dirty.mark(np.array(series, np.int32), np.array(bucket, np.int64), position)
+    return dirty.mark(np.array(series, np.int32), np.array(bucket, np.int64), position, lasting=lasting)
 
 
 def pairs_of(taken: Taken) -> set[tuple[int, int]]:
@@ -78,6 +78,38 @@ def test_marks_taken_but_never_turned_into_due_windows_are_taken_again(state: En
     dirty.take(at(1))
     assert pairs_of(dirty.take(at(1))) == {(1, 10)}
     assert pairs_of(DirtyMarks(state).take(at(1))) == {(1, 10)}
+
+
+def test_marks_that_need_not_last_are_on_disk_once_they_are_saved(state: Engine) -> None:
+    dirty = DirtyMarks(state)
+    mark(dirty, [(1, 10)], at(1), lasting=False)
+    assert pairs_of(DirtyMarks(state).take(at(1))) == set()
+    assert pairs_of(dirty.take(at(1))) == {(1, 10)}
+    dirty.save()
+    assert pairs_of(DirtyMarks(state).take(at(1))) == {(1, 10)}, "what was taken is no due window yet"
+
+
+def test_what_became_due_windows_leaves_no_rows_behind(state: Engine) -> None:
+    dirty = DirtyMarks(state)
+    mark(dirty, [(1, 10)], at(1), lasting=False)
+    taken = dirty.take(at(1))
+    dirty.save()
+    mark(dirty, [(1, 10), (2, 10)], at(2))
+    dirty.add_due([window(0)], now_us=NOW, taken=taken)
+    assert pairs_of(DirtyMarks(state).take(at(2))) == {(1, 10), (2, 10)}
+    dirty.add_due([window(0)], now_us=NOW, taken=dirty.take(at(2)))
+    assert pairs_of(DirtyMarks(state).take(at(2))) == set()
+
+
+def test_of_very_many_marks_the_oldest_are_taken_first(state: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qala.state.dirty._TAKE_MAX", 2)
+    dirty = DirtyMarks(state)
+    mark(dirty, [(3, 10), (4, 10)], at(1))
+    mark(dirty, [(1, 10), (2, 10)], at(2))
+    first = dirty.take(at(2))
+    dirty.add_due([], now_us=NOW, taken=first)
+    assert pairs_of(first) == {(3, 10), (4, 10)}
+    assert pairs_of(DirtyMarks(state).take(at(2))) == {(1, 10), (2, 10)}
 
 
 def test_marks_of_another_journal_wait_for_their_own_position(state: Engine) -> None:
@@ -136,7 +168,9 @@ def test_a_million_marks_fit_in_a_few_rows(state: Engine) -> None:
     dirty = DirtyMarks(state)
     series, bucket = np.divmod(np.arange(1_000_000), 600)
     assert dirty.mark(series.astype(np.int32), bucket, at(1)) == 1_000_000
-    assert dirty.backlog(NOW).marks == 16
+    assert dirty.backlog(NOW).marks == 1_000_000
+    with state.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM dirty")).scalar_one() == 16
     assert len(dirty.take(at(1))) == 1_000_000
 
 
@@ -144,6 +178,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("batch"), st.sets(st.tuples(st.integers(1, 3), st.integers(0, 2)), min_size=1)),
         st.tuples(st.just("append"), st.none()),
+        st.tuples(st.just("save"), st.none()),
         st.tuples(st.just("take"), st.none()),
         st.tuples(st.just("due"), st.none()),
         st.tuples(st.just("crash"), st.none()),
@@ -153,18 +188,24 @@ STEPS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps=STEPS)
+@given(steps=STEPS, lasting=st.lists(st.booleans(), min_size=1, max_size=5))
 def test_whatever_crashes_when_every_appended_pair_is_looked_at_after_its_append(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, set[tuple[int, int]] | None]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, set[tuple[int, int]] | None]], lasting: list[bool]
 ) -> None:
     state = open_state(f"sqlite:///{tmp_path_factory.mktemp('state') / 'state.sqlite'}")
     dirty, taken = DirtyMarks(state), None
     applied, marked = 0, None
     unseen: set[tuple[int, int]] = set()
+    again: list[tuple[set[tuple[int, int]], int]] = []  # what is marked anew after a crash
     for step, pairs in [*steps, ("append", None), ("take", None), ("due", None)]:
         if step == "batch" and pairs and marked is None:
-            mark(dirty, list(pairs), at(applied + 1))
+            lasts = lasting[applied % len(lasting)]
+            mark(dirty, list(pairs), at(applied + 1), lasting=lasts)
+            again += [] if lasts else [(pairs, applied + 1)]
             marked = pairs
+        elif step == "save":
+            dirty.save()
+            again = []
         elif step == "append" and marked:
             applied, unseen, marked = applied + 1, unseen | marked, None
         elif step == "take":
@@ -175,5 +216,8 @@ def test_whatever_crashes_when_every_appended_pair_is_looked_at_after_its_append
             taken = None
         elif step == "crash":
             dirty, taken, marked = DirtyMarks(state), None, None
+            again = [(pairs, number) for pairs, number in again if number <= applied]
+            for old, number in again:
+                mark(dirty, list(old), at(number), lasting=False)
     assert unseen == set()
     state.dispose()

@@ -1,8 +1,9 @@
 """What must be computed again: marks of changed readings, and the windows that became due from them.
 
-A *mark* is a (series, 5-minute bucket) whose readings changed. The projector writes the marks of a batch, with the batch's
-position, before it appends the batch. The scheduler takes those that the store has applied, turns them into *due windows* and
-drops the marks in the same transaction. A due window is cleared when it was computed and nobody marked it again meanwhile.
+A *mark* is a (series, 5-minute bucket) whose readings changed. The projector marks those of a batch, with the batch's position,
+before it appends the batch. The scheduler takes those that the store has applied, turns them into *due windows* and drops the
+marks in the same transaction. A due window is cleared when it was computed and nobody marked it again meanwhile.
+Marks of messages that are taken once more after a crash stay in memory until `save`; all others are on disk at once.
 A crash between any two of these steps leaves a mark or a due window too many, never one too few.
 """
 
@@ -35,13 +36,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from devices.reading import BoolArray, Int32Array, Int64Array, Position
 from qala.state.database import METADATA
 
-__all__ = ["BUCKET_US", "Backlog", "DirtyMarks", "Due", "Taken"]
+__all__ = ["BUCKET_US", "Backlog", "DirtyMarks", "Due", "Taken", "distinct"]
 
 BUCKET_US = 300_000_000
 """Width of a bucket [us]: the narrowest window."""
 
 _ROW_MAX = 65_536  # marks a row: half a megabyte
-_TAKE_MAX = 64  # rows a take
+_TAKE_MAX = 64 * _ROW_MAX  # marks a take
 
 _marks = Table(
     "dirty",
@@ -68,11 +69,11 @@ _due = Table(
 
 
 class Taken(msgspec.Struct):
-    """Marks that the store has applied: columns of one length, each pair once. `rows` are dropped by `add_due`."""
+    """Marks that the store has applied, up to a position: columns of one length, each pair once. `add_due` drops them."""
 
     series: Int32Array
     bucket: Int64Array
-    rows: Sequence[int]
+    upto: Position
 
     def __len__(self) -> int:
         return len(self.series)
@@ -91,48 +92,103 @@ class Due(msgspec.Struct, frozen=True, gc=False):
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """How much waits: ended windows that are due, for how long the oldest of them [s], and rows of marks."""
+    """How much waits: ended windows that are due, for how long the oldest of them [s], and marks."""
 
     due: int
     lag_s: float
     marks: int
 
 
-class _Pending:
-    """Marks of one journal that stand in the table, sorted, each with the newest position that needs it."""
+class _Marks(msgspec.Struct):
+    """Pairs, sorted, each with the first and the newest position that needs it, and whether the table has it for the newest."""
+
+    pairs: Int64Array
+    first: Int64Array
+    newest: Int64Array
+    saved: BoolArray
+
+    @classmethod
+    def of(cls, pairs: Int64Array, number: int, *, saved: bool) -> _Marks:
+        """Make marks of sorted unique pairs that one position needs."""
+        first, newest = np.full((2, len(pairs)), number, np.int64)
+        return cls(pairs, first, newest, np.full(len(pairs), saved))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def take(self, where: BoolArray) -> _Marks:
+        return _Marks(*(column[where] for column in msgspec.structs.astuple(self)))
+
+    def find(self, pairs: Int64Array) -> tuple[Int64Array, BoolArray]:
+        """Return where pairs are or belong, and which of them are there."""
+        at = np.searchsorted(self.pairs, pairs)
+        known = at < len(self)
+        known[known] = self.pairs[at[known]] == pairs[known]
+        return at, known
+
+    def merged(self, other: _Marks) -> _Marks:
+        """Return the marks of both."""
+        if not len(self):
+            return other
+        at, known = self.find(other.pairs)
+        old, again = at[known], other.take(known)
+        later, same = again.newest > self.newest[old], again.newest == self.newest[old]
+        self.saved[old] = np.where(later, again.saved, self.saved[old] | (same & again.saved))
+        self.first[old] = np.minimum(self.first[old], again.first)
+        self.newest[old] = np.maximum(self.newest[old], again.newest)
+        if known.all():
+            return self
+        columns = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other.take(~known)), strict=True)
+        return _Marks(*(np.insert(column, at[~known], more) for column, more in columns))
+
+
+class _Journal:
+    """The marks of one journal: those that wait, those that were taken and are not due windows yet, and the table's rows."""
 
     def __init__(self) -> None:
-        self.pairs = np.empty(0, np.int64)
-        self.number = np.empty(0, np.int64)
+        self.waiting = _Marks.of(np.empty(0, np.int64), 0, saved=False)
+        self.taken = self.waiting
+        self.rows: list[int] = []  # the position of each
 
-    def add(self, pairs: Int64Array, number: int) -> Int64Array:
-        """Note sorted unique pairs and return those that were not there."""
-        known = self.contains(pairs)
-        at = np.searchsorted(self.pairs, pairs)
-        old, new = at[known], pairs[~known]
-        self.number[old] = np.maximum(self.number[old], number)
-        if len(new):
-            self.pairs = np.insert(self.pairs, at[~known], new)
-            self.number = np.insert(self.number, at[~known], number)
-        return new
+    def mark(self, marks: _Marks) -> int:
+        """Let marks wait, and return how many did not before."""
+        before = len(self.waiting)
+        self.waiting = self.waiting.merged(marks)
+        return len(self.waiting) - before
 
-    def contains(self, pairs: Int64Array) -> BoolArray:
-        at = np.searchsorted(self.pairs, pairs)
-        found = at < len(self.pairs)
-        found[found] = self.pairs[at[found]] == pairs[found]
-        return found
+    def lasts(self, pairs: Int64Array, number: int) -> BoolArray:
+        """Tell which pairs the table has for a position, or a later one."""
+        at, lasts = self.waiting.find(pairs)
+        there = at[lasts]
+        lasts[lasts] = self.waiting.saved[there] & (self.waiting.newest[there] >= number)
+        return lasts
 
-    def later_than(self, number: int, pairs: Int64Array) -> tuple[Int64Array, int]:
-        """Return those of the pairs that a position after `number` needs too, and the newest such position."""
-        among = pairs[self.contains(pairs)]
-        positions = self.number[np.searchsorted(self.pairs, among)]
-        later = positions > number
-        return among[later], int(positions[later].max(initial=0))
+    def take(self, applied: int) -> Int64Array:
+        """Take what positions up to `applied` need, oldest first, and what was taken before in vain; at most `_TAKE_MAX`."""
+        self.mark(self.taken)
+        ready = self.waiting.first <= applied
+        if int(ready.sum()) > _TAKE_MAX:
+            ready[np.argsort(np.where(ready, self.waiting.first, applied + 1), kind="stable")[_TAKE_MAX:]] = False
+        self.taken, rest = self.waiting.take(ready), self.waiting.take(~ready)
+        later = self.taken.take(self.taken.newest > applied)
+        self.waiting = rest.merged(_Marks(later.pairs, later.newest.copy(), later.newest, later.saved))
+        return self.taken.pairs
 
-    def remove(self, pairs: Int64Array) -> None:
-        gone = np.searchsorted(self.pairs, pairs[self.contains(pairs)])
-        self.pairs = np.delete(self.pairs, gone)
-        self.number = np.delete(self.number, gone)
+    def spent(self, upto: int) -> int:
+        """Return up to which position no mark waits that rows of the table, as far as `upto`, stand for."""
+        return min(upto, int(self.waiting.first.min(initial=upto + 1)) - 1)
+
+    def saved(self, pairs: Int64Array, number: int) -> None:
+        """Note that the table has pairs for a position."""
+        for marks in (self.waiting, self.taken):
+            at, there = marks.find(pairs)
+            at = at[there]
+            marks.saved[at] |= marks.newest[at] <= number
+
+    def unsaved(self) -> _Marks:
+        """Return what a crash would forget."""
+        found = self.waiting.take(~self.waiting.saved)
+        return found.merged(self.taken.take(~self.taken.saved))
 
 
 class DirtyMarks:
@@ -140,65 +196,78 @@ class DirtyMarks:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = Lock()
-        self._pending: dict[str, _Pending] = {}
+        self._lock = Lock()  # of what is in memory
+        self._writing = Lock()  # of the table; never taken inside the other
+        self._journals: dict[str, _Journal] = {}
         with engine.connect() as connection:
             for journal, number, pairs in connection.execute(select(_marks.c.journal, _marks.c.number, _marks.c.pairs)):
-                self._of(journal).add(np.unique(_unpacked(pairs)), number)
+                self._of(journal).mark(_Marks.of(distinct(_unpacked(pairs)), number, saved=True))
+                self._of(journal).rows.append(number)
             newest = connection.execute(select(func.max(_due.c.generation))).scalar()
         self._generation = newest or 0
 
-    def mark(self, series: Int32Array, bucket: Int64Array, position: Position) -> int:
-        """Write the pairs (series, bucket) that are not pending yet, durably; return how many.
+    def mark(self, series: Int32Array, bucket: Int64Array, position: Position, *, lasting: bool = True) -> int:
+        """Mark the pairs (series, bucket); return how many were not marked before. `bucket` is time_us // BUCKET_US.
 
         Call it before the batch that ends at `position` is appended; where readings are appended without a new position (a
-        replay), call it after the append, with the position that the store has applied. `bucket` is time_us // BUCKET_US.
+        replay), call it after the append, with the position that the store has applied. What is not `lasting` is lost in a
+        crash before the next `save`: whoever marks it must then mark it again.
         """
-        pairs = np.unique((series.astype(np.int64) << 32) | bucket)
+        pairs = distinct((series.astype(np.int64) << 32) | bucket)
+        if not lasting:
+            with self._lock:
+                return self._of(position.journal).mark(_Marks.of(pairs, position.number, saved=False))
+        with self._writing:
+            with self._lock:
+                lasts = self._of(position.journal).lasts(pairs, position.number)
+            self._write(position, pairs[~lasts])
+            with self._lock:
+                return self._of(position.journal).mark(_Marks.of(pairs, position.number, saved=True))
+
+    def save(self) -> None:
+        """Write the marks that a crash would forget."""
+        with self._writing:
+            for journal in list(self._journals):
+                with self._lock:
+                    unsaved = self._of(journal).unsaved()
+                if len(unsaved):
+                    number = int(unsaved.newest.max())
+                    self._write(Position(journal, number), unsaved.pairs)
+                    with self._lock:
+                        self._of(journal).saved(unsaved.pairs, number)
+
+    def _write(self, position: Position, pairs: Int64Array) -> None:
+        if not len(pairs):
+            return
+        parts = np.array_split(pairs, -(-len(pairs) // _ROW_MAX))
+        rows = [
+            {"journal": position.journal, "number": position.number, "pairs": part.astype("<i8").tobytes()}
+            for part in parts
+        ]
+        with self._engine.begin() as connection:
+            connection.execute(insert(_marks), rows)
         with self._lock:
-            pending = self._of(position.journal)
-            new = pairs[~pending.contains(pairs)]
-            if len(new):
-                with self._engine.begin() as connection:
-                    _write(connection, position, new)
-            pending.add(pairs, position.number)
-        return len(new)
+            self._of(position.journal).rows += [position.number] * len(rows)
 
     def journals(self) -> list[str]:
         """Return the journals that have marks."""
-        with self._engine.connect() as connection:
-            return list(connection.execute(select(_marks.c.journal).distinct()).scalars())
+        with self._lock:
+            return [journal for journal, of in self._journals.items() if len(of.waiting) or len(of.taken)]
 
     def pending(self, journal: str) -> tuple[Int32Array, Int64Array]:
         """Return the pairs (series, bucket) that are marked: columns of one length."""
         with self._lock:
-            pairs = self._of(journal).pairs
+            pairs = self._of(journal).waiting.pairs
         return (pairs >> 32).astype(np.int32), pairs & 0xFFFF_FFFF
 
     def take(self, applied: Position) -> Taken:
         """Return marks of positions up to `applied`, oldest first, a bounded number; `add_due` drops them.
 
-        A mark that a later position needs too is written again for that one before it is taken. Marks made after this call
-        are written anew, so that none is dropped with those taken.
+        A mark that a later position needs too stays for that one. What is taken and never dropped is taken again.
         """
-        with self._lock, self._engine.begin() as connection:
-            rows = connection.execute(
-                select(_marks.c.id, _marks.c.pairs)
-                .where(_marks.c.journal == applied.journal, _marks.c.number <= applied.number)
-                .order_by(_marks.c.number, _marks.c.id)
-                .limit(_TAKE_MAX),
-            ).all()
-            pairs = np.unique(np.concatenate([_unpacked(row.pairs) for row in rows] or [np.empty(0, np.int64)]))
-            pending = self._of(applied.journal)
-            later, newest = pending.later_than(applied.number, pairs)
-            if len(later):
-                _write(connection, Position(applied.journal, newest), later)
-            pending.remove(np.setdiff1d(pairs, later, assume_unique=True))
-        return Taken(
-            series=(pairs >> 32).astype(np.int32),
-            bucket=pairs & 0xFFFF_FFFF,
-            rows=[row.id for row in rows],
-        )
+        with self._lock:
+            pairs = self._of(applied.journal).take(applied.number)
+        return Taken((pairs >> 32).astype(np.int32), pairs & 0xFFFF_FFFF, applied)
 
     def add_due(self, windows: Iterable[Due], *, now_us: int, taken: Taken | None = None) -> int:
         """Note due windows under a new generation and drop the marks they came from, in one transaction; return how many."""
@@ -215,12 +284,34 @@ class DirtyMarks:
             }
             for window in windows
         ]
-        with self._lock, self._engine.begin() as connection:
-            if rows:
-                self._upsert(connection, rows)
-            if taken is not None and taken.rows:
-                connection.execute(delete(_marks).where(_marks.c.id.in_(taken.rows)))
+        with self._writing:
+            spent = self._spent(taken)
+            if rows or spent:
+                with self._engine.begin() as connection:
+                    if rows:
+                        self._upsert(connection, rows)
+                    if spent:
+                        gone = (_marks.c.journal == spent.journal, _marks.c.number <= spent.number)
+                        connection.execute(delete(_marks).where(*gone))
+            if taken is not None:
+                self._drop(taken, spent)
         return len(rows)
+
+    def _spent(self, taken: Taken | None) -> Position | None:
+        """Return up to which position rows stand for nothing any more once what was taken is dropped; None where none do."""
+        if taken is None:
+            return None
+        with self._lock:
+            of = self._of(taken.upto.journal)
+            upto = of.spent(taken.upto.number)
+            return Position(taken.upto.journal, upto) if any(number <= upto for number in of.rows) else None
+
+    def _drop(self, taken: Taken, spent: Position | None) -> None:
+        with self._lock:
+            of = self._of(taken.upto.journal)
+            of.taken = of.taken.take(np.zeros(len(of.taken), np.bool_))
+            if spent is not None:
+                of.rows = [number for number in of.rows if number > spent.number]
 
     def due(self, now_us: int, limit: int = 20_000) -> list[Due]:
         """Return due windows that are ready, newest first: what people look at must not wait for a backfill."""
@@ -239,7 +330,7 @@ class DirtyMarks:
             return
         names = ("indicator", "zone", "window", "start_us", "generation")
         statement = delete(_due).where(*(_due.c[name] == bindparam(f"b_{name}") for name in names))
-        with self._lock, self._engine.begin() as connection:
+        with self._writing, self._engine.begin() as connection:
             connection.execute(
                 statement, [{f"b_{name}": getattr(window, name) for name in names} for window in windows]
             )
@@ -249,11 +340,12 @@ class DirtyMarks:
         ended = select(func.count(), func.min(_due.c.ready_us)).where(_due.c.ready_us <= now_us)
         with self._engine.connect() as connection:
             due, ready_us = connection.execute(ended).one()
-            marks = connection.execute(select(func.count()).select_from(_marks)).scalar_one()
+        with self._lock:
+            marks = sum(len(of.waiting) + len(of.taken) for of in self._journals.values())
         return Backlog(due=due, lag_s=0.0 if ready_us is None else (now_us - ready_us) / 1e6, marks=marks)
 
-    def _of(self, journal: str) -> _Pending:
-        return self._pending.setdefault(journal, _Pending())
+    def _of(self, journal: str) -> _Journal:
+        return self._journals.setdefault(journal, _Journal())
 
     def _upsert(self, connection: Connection, rows: list[dict[str, object]]) -> None:
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
@@ -270,13 +362,16 @@ class DirtyMarks:
         connection.execute(again, rows)
 
 
-def _write(connection: Connection, position: Position, pairs: Int64Array) -> None:
-    parts = np.array_split(pairs, -(-len(pairs) // _ROW_MAX))
-    rows = [
-        {"journal": position.journal, "number": position.number, "pairs": part.astype("<i8").tobytes()}
-        for part in parts
-    ]
-    connection.execute(insert(_marks), rows)
+def distinct(numbers: Int64Array) -> Int64Array:
+    """Return numbers in order, each once: sooner than `numpy.unique`, which hashes them.
+
+    >>> distinct(np.array([3, 1, 3])).tolist()
+    [1, 3]
+    """
+    ordered = np.sort(numbers)
+    is_first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    return ordered[is_first]
 
 
 def _unpacked(pairs: bytes) -> Int64Array:
