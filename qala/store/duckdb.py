@@ -26,7 +26,7 @@ from qala.store.duckdb_newest import stored
 from qala.store.duckdb_overview import overview
 from qala.store.duckdb_rollups import distrust
 from qala.store.duckdb_settling import Tender
-from qala.store.duckdb_writing import delete_before, put, retract
+from qala.store.duckdb_writing import Arrivals, delete_before, put, retract
 from qala.store.rows import (
     check_registered,
     numbers,
@@ -66,6 +66,7 @@ class DuckDBStore:
         self._writer = connection
         with transaction(connection):
             distrust(connection, checks())
+        self._arrivals = Arrivals(connection)
         self._cursors = Cursors(connection, count=readers)
         [(settled_us,)] = _rows(connection, sql.SETTLED)
         self._gate = Gate(settled_us)
@@ -143,7 +144,7 @@ class DuckDBStore:
             # Before the commit: whoever sees the readings must find them within the bounds.
             self._extent.widen(batch.series, batch.time_us)
             with transaction(connection):
-                inserted, updated = put(connection, new, rest, self._gate.settled_us)
+                inserted, updated = put(self._arrivals, new, rest, self._gate.settled_us)
                 self._advance(connection, upto)
             self._newest.add(new)
             self._newest.add(rest)

@@ -53,9 +53,9 @@ class Newest:
             known, kept_us = self._known[at], rows.time_us[at]
             again = np.flatnonzero(known & (batch.time_us == kept_us))
             again = again[self._outranks(batch, again)]
-            later = np.flatnonzero(batch.time_us > kept_us)
-            # Of several of one series the last that is assigned stays.
-            later = later[np.argsort(batch.time_us[later], kind="stable")]
+            last_us = rows.time_us.copy()
+            np.maximum.at(last_us, at, batch.time_us)
+            later = np.flatnonzero((batch.time_us > kept_us) & (batch.time_us == last_us[at]))
             for picked in (again, later):
                 self._put(batch.take(picked))
 

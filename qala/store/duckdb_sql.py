@@ -25,7 +25,10 @@ UPDATE_POSITION = "UPDATE positions SET number = ? WHERE journal = ?"
 HOT, COLD, READINGS = "hot", "cold", "readings"
 SETTLED = "SELECT until_us FROM settled"
 
-INSERT_READINGS = {table: f"INSERT INTO {table} SELECT * FROM arrivals" for table in (HOT, COLD)}
+PREPARE_READINGS = {
+    table: f"PREPARE arrive_{table} AS INSERT INTO {table} SELECT * FROM arrivals" for table in (HOT, COLD)
+}
+INSERT_READINGS = {table: f"EXECUTE arrive_{table}" for table in (HOT, COLD)}
 
 # The bounds on time let DuckDB skip the row groups that cannot hold a match.
 _MERGE_READINGS = """

@@ -6,6 +6,7 @@ What changes in `cold` is noted in `days` within the same transaction: late rows
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import duckdb
@@ -36,16 +37,44 @@ class Changed(NamedTuple):
     fresh: BoolArray
 
 
-def put(connection: duckdb.DuckDBPyConnection, new: Batch, rest: Batch, settled_us: int) -> tuple[int, int]:
+class Arrivals:
+    """What a connection's statements name `arrivals`: the table that was set last.
+
+    It is made known to the connection once, and the statement that inserts it is prepared once: for a few readings that
+    costs more than to write them.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self._table = _arrivals(Batch.empty())
+        connection.register("arrivals", self)
+        for statement in sql.PREPARE_READINGS.values():
+            connection.execute(statement)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the table to DuckDB (Arrow's PyCapsule interface)."""
+        return self._table.__arrow_c_stream__(requested_schema)
+
+    @contextmanager
+    def of(self, batch: Batch) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Let statements of the connection find a batch."""
+        self._table = _arrivals(batch)
+        try:
+            yield self.connection
+        finally:
+            self._table = _arrivals(Batch.empty())
+
+
+def put(arrivals: Arrivals, new: Batch, rest: Batch, settled_us: int) -> tuple[int, int]:
     """Write readings that are certainly new, and the rest, which may meet stored ones: how many are new and updated."""
     done = []
     for table, batch in _parted(rest, settled_us):
-        done += [(table, changed) for changed in _merged(connection, table, batch)]
+        done += [(table, changed) for changed in _merged(arrivals, table, batch)]
     for table, batch in _parted(new, settled_us):
-        with tables(connection, arrivals=_arrivals(batch)):
+        with arrivals.of(batch) as connection:
             connection.execute(sql.INSERT_READINGS[table])
         done.append((table, Changed(batch.time_us, np.ones(len(batch), np.bool_))))
-    note(connection, [changed for table, changed in done if table == sql.COLD])
+    note(arrivals.connection, [changed for table, changed in done if table == sql.COLD])
     inserted = sum(int(changed.fresh.sum()) for _, changed in done)
     return inserted, sum(len(changed.fresh) for _, changed in done) - inserted
 
@@ -66,9 +95,9 @@ def _arrivals(batch: Batch) -> pa.Table:
     return readings_table(kept).rename_columns([*READINGS.names[:-1], "delay_us"])
 
 
-def _merged(connection: duckdb.DuckDBPyConnection, table: str, batch: Batch) -> Iterator[Changed]:
+def _merged(arrivals: Arrivals, table: str, batch: Batch) -> Iterator[Changed]:
     for rows, span in runs_of_days(batch.time_us):
-        with tables(connection, arrivals=_arrivals(batch.take(rows))):
+        with arrivals.of(batch.take(rows)) as connection:
             found = connection.execute(sql.MERGE_READINGS[table], sql.bounds(span)).fetchnumpy()
         yield Changed(np.asarray(found["time_us"], np.int64), np.asarray(found["fresh"], np.bool_))
 
