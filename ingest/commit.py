@@ -29,6 +29,7 @@ _QUIET_MIN_S = 0.002
 _RETRY_FIRST_S = 0.05
 _RETRY_MAX_S = 1.0
 _source = itemgetter(5)  # of a row
+_NAMES = {int(source): source.name.lower() for source in Source}
 ROW_BYTES = 256  # what a row costs in memory beside its bytes
 
 
@@ -141,16 +142,16 @@ class GroupCommit:
     def touch(self) -> None:
         """Take note that `open` has grown."""
         group, limits = self.open, self._limits
-        self._idle.clear()
         if len(group.rows) >= limits.group_max or group.bytes >= limits.group_bytes_max:
             self._close_group()
-        if not self.full and self._queued + self.open.bytes > limits.queue_max:
+        if self._queued + self.open.bytes > limits.queue_max and not self.full:
             self.full = True
             for feeder in self.feeders:
                 feeder.hold()
         if self._busy:
             return
         if self._timer is None:
+            self._idle.clear()
             self._arm()
         elif self._waiting:
             self._grown()
@@ -270,7 +271,7 @@ class GroupCommit:
         durable.messages += messages
         durable.bytes += group.bytes - messages * ROW_BYTES
         for source, count in Counter(map(_source, group.rows)).items():
-            name = Source(source).name.lower()
+            name = _NAMES[source]
             durable.sources[name] = durable.sources.get(name, 0) + count
         durable.sizes.observe(messages)
         durable.seconds.observe(self._loop.time() - self._last_start)

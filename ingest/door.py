@@ -31,7 +31,7 @@ from ingest.keyring import Keyring
 from ingest.mqtt.entrance import handshakes_waiting_max
 from ingest.mqtt.listener import Listener
 from ingest.mqtt.packets import Limits
-from ingest.nudge import nudge
+from ingest.nudge import Nudger
 from ingest.report import DoorReport, ReportFile, read_report
 from ingest.segments import segments
 from ingest.settings import IngestSettings
@@ -83,9 +83,9 @@ async def _serve(settings: IngestSettings, data: Path, state: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     journal = Journal.open(data / "journal", segment_max=settings.segment_max)
-    with contextlib.closing(journal):
+    with contextlib.closing(journal), contextlib.closing(Nudger(data / "projector.sock")) as nudger:
         housekeeping = Housekeeping(journal, settings, data)
-        commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=lambda: nudge(data / "projector.sock"))
+        commit = GroupCommit(journal, CommitLimits.of(settings), on_commit=nudger)
         guard = _Guard(settings, data, state)
         listener = Listener(settings, commit, guard.gate, tls=guard.context, socket=data / "mqtt.sock")
         guard.start(listener)

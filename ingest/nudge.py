@@ -7,16 +7,28 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Nudges", "nudge"]
+__all__ = ["Nudger", "Nudges", "nudge"]
+
+
+class Nudger:
+    """The sending end, for who nudges often: tell whoever listens at `path` to look; do nothing where nobody does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+    def __call__(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.sendto(b"", self._path)
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def nudge(path: Path) -> None:
-    """Tell whoever listens at `path` to look; do nothing where nobody does."""
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender,
-    ):
-        sender.sendto(b"", str(path))
+    """Nudge once."""
+    with contextlib.closing(Nudger(path)) as nudger:
+        nudger()
 
 
 class Nudges:

@@ -11,7 +11,6 @@ from devices.errors import Reason
 from ingest.bucket import Bucket
 from ingest.commit import ROW_BYTES, Group
 from ingest.gate import NOBODY, OWNER, Principal, RefusedError
-from ingest.message import MessageType, Source
 from ingest.mqtt.downlink import Downlink
 from ingest.mqtt.packets import (
     PINGRESP,
@@ -36,7 +35,7 @@ from ingest.mqtt.packets import (
     unsuback,
 )
 from ingest.mqtt.parser import parse, take_publishes
-from ingest.mqtt.rows import publish_row
+from ingest.mqtt.rows import PLAIN, publish_row
 from ingest.mqtt.session import EXPIRY_MAX_S, Session
 from ingest.mqtt.stream import Hold, Stream
 from ingest.mqtt.terms import expiry_s, granted, will_delay_s
@@ -236,29 +235,21 @@ class Connection(Stream):
     def _take_all(self, data: bytes, now_us: int, group: Group, ids: list[bytes]) -> int:
         """Take the packets of `data` one after another; return where the first one begins that must wait."""
         limits, size, at = self.listener.limits, len(data), 0
-        most = self.listener.settings.in_flight_max
         answers: list[bytes] = []
         taken = 0
         while at < size and not self._ended:
             if self.version:
                 before, bucket = len(ids), self._bucket
-                room = most - self._in_flight - before
+                room = self.listener.in_flight_max - self._in_flight - before
                 if bucket is not None:
                     room = min(room, bucket.room(self.loop.time()))
-                at = take_publishes(
-                    data,
-                    at,
-                    self.version,
-                    limits,
-                    topics=self._topics,
-                    rows=group.rows,
-                    ids=ids,
-                    room=room,
-                    tail=(now_us, self.client, self._name, Source.LISTENER, MessageType.PUBLISH, 1),
-                )
+                tail = (now_us, self.client, self._name, *PLAIN)
+                at = take_publishes(data, at, self.version, limits, self._topics, group.rows, ids, room, tail)
                 if bucket is not None:
                     bucket.take(len(ids) - before)
-            if at == size or self._must_wait(data[at], len(ids)):
+                if at == size:
+                    break
+            if self._must_wait(data[at], len(ids)):
                 break
             parsed = parse(data, at, self.version, limits)
             if parsed is None:
@@ -276,7 +267,7 @@ class Connection(Stream):
 
     def _must_wait(self, head: int, taken: int) -> bool:
         """Tell whether the packet that begins with `head` must wait, and read nothing more meanwhile."""
-        if self._in_flight + taken >= self.listener.settings.in_flight_max:
+        if self._in_flight + taken >= self.listener.in_flight_max:
             self._hold(Hold.IN_FLIGHT)
             return True
         if self._bucket is None or head >> 4 != Kind.PUBLISH:

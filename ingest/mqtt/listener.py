@@ -58,6 +58,7 @@ class Listener:
         """Prepare; `tls` serves the address `settings.mqtts`, `socket` is where the owner of the data folder comes in."""
         self.settings = settings
         self.limits = Limits(topic_max=settings.topic_max, payload_max=settings.payload_max)
+        self.in_flight_max = settings.in_flight_max
         self.gate = gate or OpenGate()
         self.buckets = Buckets(settings)
         self.sessions = Sessions()

@@ -272,7 +272,6 @@ def take_publishes(
     at: int,
     version: int,
     limits: Limits,
-    *,
     topics: dict[bytes, str],
     rows: list[Row],
     ids: list[bytes],
@@ -287,10 +286,9 @@ def take_publishes(
     """
     size = len(data)
     extra = 3 if version == V5 else 2  # packet identifier, and an empty length of properties
-    longest = min(limits.payload_max, 16_383)
-    stop = len(ids) + room
-    known, add_row, add_id = topics.get, rows.append, ids.append
-    while at + 4 < size and data[at] == 0x32 and len(ids) < stop:
+    longest = limits.payload_max
+    now_us, client, principal, source, kind, qos = tail
+    while at + 4 < size and data[at] == 0x32 and room > 0:
         length = data[at + 1]
         begin = at + 2
         if length > 0x7F:
@@ -306,11 +304,12 @@ def take_publishes(
         payload = middle + extra
         if payload > end or (extra == 3 and data[payload - 1]):
             break
-        topic = known(data[begin + 2 : middle])
+        topic = topics.get(data[begin + 2 : middle])
         packet_id = data[middle : middle + 2]
         if topic is None or packet_id == b"\0\0":
             break
-        add_row((topic, data[payload:end], *tail))
-        add_id(packet_id)
+        rows.append((topic, data[payload:end], now_us, client, principal, source, kind, qos))
+        ids.append(packet_id)
+        room -= 1
         at = end
     return at
