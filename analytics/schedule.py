@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
 
+from analytics.agenda import Agenda
 from analytics.due import due_windows, interval_us
 from analytics.indicator import Indicator, Results
 from analytics.inputs import Loaded, load, reach_us
 from analytics.kept import beyond
+from analytics.newest import Key, Newest, NewestValues, key_of
 from analytics.settings import AnalyticsSettings
 from devices.device import Registry
 from devices.kinds import kinds
@@ -21,25 +22,10 @@ from devices.reading import SeriesInfo
 from devices.value import Value
 from qala.state.dirty import Backlog, DirtyMarks, Due
 from qala.store import Store
-from qala.store.base import Span, ValueSelector
 
 __all__ = ["Counters", "Put", "Scheduler", "values_of"]
 
 _SECOND_US = 1_000_000
-
-
-_Key = tuple[str, str, str, int]
-
-
-class _Newest(NamedTuple):
-    """What the store has of a value: its number, the revision, and the newest receipt that it knows."""
-
-    number: Value | None = None
-    revision: int = 0
-    known_us: int = 0
-
-
-_NONE = _Newest()
 
 
 class Counters(msgspec.Struct):
@@ -63,10 +49,11 @@ class Put(msgspec.Struct, frozen=True):
 class Scheduler:
     """Computes the windows that changed readings reach. One thread runs it; `backlog` and `counters` may be read by others.
 
-    `registry` gives the registry as it is now. Once values are in the store, `judge` is called with all that were computed
-    and then `on_values` with those that were new or changed. A crash in between computes and judges them again: a judge sees
-    every change at least once, a listener may miss one. `kept_since` says from when on the readings of a quantity are all kept
-    [UTC us], at a time; windows that need older ones are let go, and keep the values they have.
+    `registry` gives the registry as it is now. Once values are in the store, `judge` is called with those of the computed that it
+    has not judged as they are since the start, and then `on_values` with those that were new or changed. A crash in between
+    computes and judges them again: a judge sees every change at least once, a listener may miss one. `kept_since` says from
+    when on the readings of a quantity are all kept [UTC us], at a time; windows that need older ones are let go, and keep
+    the values they have. Nobody else may put values into the store.
     """
 
     def __init__(
@@ -92,24 +79,30 @@ class Scheduler:
         self._on_values = on_values
         self._kept_since = kept_since
         self._kinds = kinds()
+        self._newest = NewestValues(store)
+        self._agenda = Agenda(round(settings.amend_every_s * _SECOND_US))
         self.counters = Counters()
 
-    def step(self, now_us: int) -> int:
-        """Make one round and return how many windows it looked at: at most `windows_max`, newest first."""
+    def step(self, now_us: int, *, at_once: bool = False) -> int:
+        """Make one round and return how many windows it looked at: at most `windows_max`, newest first.
+
+        What was computed less than `amend_every_s` ago waits that long, unless all is to be done `at_once`.
+        """
         self.counters.rounds += 1
-        self.gather(now_us)
+        self.gather(now_us, at_once=at_once)
         due = self._dirty.due(now_us, self._settings.windows_max)
         if not due:
             return 0
         registry, catalog = self._registry(), self._store.catalog()
         for chunk in self._chunks(self._kept(due, registry, now_us), registry):
             values = self._compute(chunk, registry, catalog)
-            changed = _changed(values, self._newest(values))
-            self._store.put_values(changed)
-            self._judge(values)
+            changed = _changed(values, self._newest.of(values))
+            self._newest.put(changed)
+            self._judge_once(values)
             if changed:
                 self._on_values(changed)
-            self._dirty.clear(chunk)
+            self._clear(chunk)
+            self._agenda.computed(chunk, now_us)
             self.counters.windows += len(chunk)
             self.counters.values += len(changed)
         return len(due)
@@ -118,7 +111,7 @@ class Scheduler:
         """Say how many windows are due, for how long the oldest has waited [s], and how many rows of marks there are."""
         return self._dirty.backlog(now_us)
 
-    def gather(self, now_us: int) -> None:
+    def gather(self, now_us: int, *, at_once: bool = False) -> None:
         """Turn the marks that the store has applied into due windows."""
         for journal in self._dirty.journals():
             applied = self._store.applied(journal)
@@ -129,12 +122,25 @@ class Scheduler:
                 found = due_windows(
                     taken, self._store.catalog(), self._registry(), self._kinds, self._indicators, self._tz, now_us
                 )
-                self._dirty.add_due(found, now_us=now_us, taken=taken)
+                news = self._agenda.news(found, now_us, at_once=at_once)
+                self._dirty.add_due(news, now_us=now_us, taken=taken)
+                self._agenda.noted(news)
+
+    def _clear(self, windows: Sequence[Due]) -> None:
+        self._agenda.drop(windows)
+        self._dirty.clear(windows)
+
+    def _judge_once(self, values: Sequence[Value]) -> None:
+        """Have those of the values in the store judged that are not known to have been."""
+        unjudged = self._newest.unjudged(values)
+        if unjudged:
+            self._judge(unjudged)
+            self._newest.judged(unjudged)
 
     def _kept(self, due: Sequence[Due], registry: Registry, now_us: int) -> list[Due]:
         """Return the windows whose readings are all kept; the others are let go."""
         gone = beyond(due, self._kept_since(now_us), self._indicators, registry, self._kinds)
-        self._dirty.clear(gone)
+        self._clear(gone)
         self.counters.let_go += len(gone)
         if not gone:
             return list(due)
@@ -151,7 +157,7 @@ class Scheduler:
         for window in due:
             lives = window.indicator in self._indicators and window.zone in registry.zones
             (known if lives else gone).append(window)
-        self._dirty.clear(gone)
+        self._clear(gone)
         known.sort(key=lambda window: (self._indicators[window.indicator].zone_kind, window.start_us))
         for _, family in groupby(known, key=lambda window: self._indicators[window.indicator].zone_kind):
             yield from self._cut(list(family), registry)
@@ -194,29 +200,14 @@ class Scheduler:
 
         Not beside `step`: whoever calls both sees to that.
         """
-        newest = self._newest(values)
+        newest = self._newest.of(values)
         other = _changed(values, newest)
-        changed = [value for value in other if value.known_us >= newest.get(_key(value), _NONE).known_us]
-        self._store.put_values(changed)
+        changed = [value for value in other if value.known_us >= newest[key_of(value)].known_us]
+        self._newest.put(changed)
         if changed:
-            self._judge(changed)
+            self._judge_once(changed)
             self._on_values(changed)
         return Put(len(changed), len(values) - len(other), len(other) - len(changed))
-
-    def _newest(self, values: Sequence[Value]) -> Mapping[_Key, _Newest]:
-        """Return what the store has of values, by key."""
-        known: dict[_Key, _Newest] = {}
-        for (name, window), some in groupby(values, key=lambda value: (value.indicator, value.window)):
-            group = list(some)
-            select = ValueSelector(
-                indicators=frozenset({name}),
-                windows=frozenset({window}),
-                zones=frozenset(value.zone for value in group),
-            )
-            starts = [value.start_us for value in group]
-            rows = self._store.values(select, Span(min(starts), max(starts) + 1)).to_pylist()
-            known.update((_key(one.number), one) for one in map(_stored, rows) if one.number)
-        return known
 
 
 def values_of(loaded: Loaded, indicators: Mapping[str, Indicator], due: Sequence[Due]) -> list[Value]:
@@ -239,13 +230,13 @@ def _of_job(loaded: Loaded, indicator: Indicator, window: str, due: Sequence[Due
     ]
 
 
-def _changed(values: Sequence[Value], newest: Mapping[_Key, _Newest]) -> list[Value]:
+def _changed(values: Sequence[Value], newest: Mapping[Key, Newest]) -> list[Value]:
     """Return the values whose number is not the newest in the store, each with the revision that it becomes there."""
-    held = (newest.get(_key(value), _NONE) for value in values)
+    held = (newest[key_of(value)] for value in values)
     return [
         msgspec.structs.replace(value, revision=known.revision + 1)
         for value, known in zip(values, held, strict=True)
-        if known.number != _number(value)
+        if not known.is_same(value)
     ]
 
 
@@ -290,17 +281,3 @@ def _valued(
             detail=dict(detail),
             known_us=known_us,
         )
-
-
-def _key(value: Value) -> _Key:
-    return value.indicator, value.zone, value.window, value.start_us
-
-
-def _number(value: Value) -> Value:
-    """Return a value without what does not make it another number."""
-    return msgspec.structs.replace(value, known_us=0, revision=0)
-
-
-def _stored(row: dict[str, object]) -> _Newest:
-    value = msgspec.convert({**row, "detail": msgspec.json.decode(str(row["detail"]))}, Value)
-    return _Newest(_number(value), value.revision, value.known_us)

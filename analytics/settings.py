@@ -25,6 +25,9 @@ class AnalyticsSettings(BaseModel):
         default=300.0, gt=0, description="Longest wait between two posts of a notice [s]; it is given up after a day."
     )
     tick_s: float = Field(default=1.0, gt=0, le=60, description="Pause between two rounds of the scheduler [s].")
+    amend_every_s: float = Field(
+        default=10.0, ge=0, le=3600, description="A window that late readings keep changing is computed this often [s]."
+    )
     windows_max: int = Field(default=20_000, ge=1, description="Windows that one round computes at most.")
     readings_max: int = Field(
         default=2_000_000, ge=1_000, description="Readings that one read asks of the store, about."

@@ -171,7 +171,7 @@ class _Rebuild:
         while projector.step(_now_us()):
             done = projector.counters.messages
             if done - gathered >= _GATHER:  # marks of many messages are fewer windows
-                scheduler.gather(_now_us())
+                scheduler.gather(_now_us(), at_once=True)
                 gathered = done
             left = projector.health(_now_us()).lag_messages
             rate = done / max(time.monotonic() - began, 0.001)
@@ -179,8 +179,8 @@ class _Rebuild:
 
     def _compute(self, scheduler: Scheduler) -> None:
         while True:
-            scheduler.gather(_now_us())
-            done, backlog = scheduler.step(_now_us()), scheduler.backlog(_now_us())
+            scheduler.gather(_now_us(), at_once=True)
+            done, backlog = scheduler.step(_now_us(), at_once=True), scheduler.backlog(_now_us())
             self._now_and_then(f"{scheduler.counters.windows:,} windows computed, {backlog.due:,} left")
             if not done and not backlog.marks:
                 return

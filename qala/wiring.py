@@ -319,7 +319,7 @@ class App:
         """Compute and judge what is due, and return how many windows that were."""
         applied = self._store.applied(self._reader.id)
         self._patient.begin(self._reader.id, applied, self._projector.health(_now_us()).lag_messages)
-        done = self._scheduler.step(_now_us())
+        done = self._scheduler.step(_now_us(), at_once=not self._is_at_rest())
         if self._complete and not done and not self._scheduler.backlog(_now_us()).marks:
             self._patient.rest(applied, _now_us())
         if heard and not done and not self._projector.health(_now_us()).lag_messages:

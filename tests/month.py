@@ -122,7 +122,7 @@ def compute_live(store: Store, city: Registry, folder: Path, now_us: int) -> Non
     positions = store.positions()
     for series in store.catalog():
         dirty.mark(np.full(len(buckets), series, np.int32), buckets, positions[-1])
-    scheduler = Scheduler(store, dirty, lambda: city, indicators(), AnalyticsSettings(), TZ)
+    scheduler = Scheduler(store, dirty, lambda: city, indicators(), AnalyticsSettings(amend_every_s=0), TZ)
     while scheduler.step(now_us) or scheduler.backlog(now_us).marks:
         pass
 

@@ -34,6 +34,7 @@ class Qala:
             "QALA_DATA": str(folder),
             "QALA_INGEST__MQTT": f"127.0.0.1:{self.mqtt_port}",
             "QALA_DASHBOARDS__HTTP": f"127.0.0.1:{self.http_port}",
+            "QALA_ANALYTICS__AMEND_EVERY_S": "0",  # so that who has caught up shows the values that tests look for
             "QALA_INGEST__PROBE_EVERY_S": "0",  # so that the journal has what a test sends, and nothing else
         }
         if devices is not None:

@@ -252,7 +252,7 @@ class Line:
         self.told: list[Value] = []
         dirty = DirtyMarks(open_state(f"sqlite:///{folder / 'line.sqlite'}"))
         self.scheduler = Scheduler(
-            store, dirty, month.registry, indicators(), AnalyticsSettings(), month.TZ,
+            store, dirty, month.registry, indicators(), AnalyticsSettings(amend_every_s=0), month.TZ,
             judge=self.judged.extend, on_values=self.told.extend,
         )  # fmt: skip
 

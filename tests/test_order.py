@@ -70,7 +70,7 @@ class Route:
             dirty,
             lambda: registry,
             known,
-            AnalyticsSettings(),
+            AnalyticsSettings(amend_every_s=0),
             ZoneInfo("Asia/Almaty"),
             judge=lambda values: self.judge.judge(values, NOW_US),
         )

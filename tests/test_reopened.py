@@ -84,7 +84,7 @@ class Town:
             dirty=dirty,
         )
         self.scheduler = Scheduler(
-            self.store, dirty, lambda: self.registry, indicators(), AnalyticsSettings(), ZoneInfo("UTC")
+            self.store, dirty, lambda: self.registry, indicators(), AnalyticsSettings(amend_every_s=0), ZoneInfo("UTC")
         )
 
     def declare(self, *items: Device | Zone | Placement) -> None:

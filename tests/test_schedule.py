@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -20,7 +21,7 @@ from devices.quantity import QUANTITIES, Aggregation
 from devices.reading import Batch, Flag, Position, SeriesInfo
 from devices.value import Value
 from qala.state import open_state
-from qala.state.dirty import DirtyMarks
+from qala.state.dirty import Backlog, DirtyMarks
 from qala.store import Store, open_store
 from qala.store.base import Span, ValueSelector
 
@@ -67,18 +68,33 @@ class Line:
 
     def __init__(self, folder: Path, url: str = "memory:", registry: Registry = REGISTRY, **settings: Any) -> None:
         self.store: Store = open_store(url)
-        self.dirty = DirtyMarks(open_state(f"sqlite:///{folder / 'state.sqlite'}"))
+        self.state = open_state(f"sqlite:///{folder / 'state.sqlite'}")
+        self.registry = registry
+        self.settings = AnalyticsSettings(**{"amend_every_s": 0, **settings})
         self.seen: list[Value] = []
+        self.judged: list[Value] = []
+        self.disk_is_full = False
+        self.restart()
+        self.number = 0
+
+    def restart(self) -> None:
+        """Make the scheduler anew, as a restart of the process would."""
+        self.dirty = DirtyMarks(self.state)
         self.scheduler = Scheduler(
             self.store,
             self.dirty,
-            lambda: registry,
+            lambda: self.registry,
             indicators(),
-            AnalyticsSettings(**settings),
+            self.settings,
             TZ,
+            judge=self.judge,
             on_values=self.seen.extend,
         )
-        self.number = 0
+
+    def judge(self, values: Sequence[Value]) -> None:
+        if self.disk_is_full:
+            raise OSError("the disk is full")
+        self.judged += values
 
     def tell(self, readings: Sequence[Told]) -> None:
         """Mark and append, as the projector does: one message a reading."""
@@ -348,6 +364,93 @@ def test_when_a_window_may_be_computed(line: Line, told: Told, window: str, read
     of_it = ("pm2_5_mean", window) if told.quantity == "pm2_5" else ("interval_energy", window)
     due = {(one.indicator, one.window, one.start_us): one.ready_us for one in line.dirty.due(LATER)}
     assert due[*of_it, DAY_US] == ready
+
+
+def test_a_trickle_of_late_readings_amends_a_window_once_in_a_while(tmp_path: Path) -> None:
+    line = Line(tmp_path, amend_every_s=10)
+    line.tell(every("air/a1", "pm2_5", 600, 1, lambda _: 20.0))
+    line.settle()
+    amended = []
+    for tick in range(1, 41):
+        line.tell([Told("air/a2", "pm2_5", DAY_US + tick * MINUTE, 20.0 + tick, received_us=LATER)])
+        found = line.settle(LATER + tick * SECOND)
+        amended += [tick for value in found if (value.indicator, value.window) == ("pm2_5_mean", "1h")]
+    assert amended == [10, 20, 30, 40]
+
+
+def test_a_lone_late_reading_amends_its_windows_at_once(tmp_path: Path) -> None:
+    line = Line(tmp_path, amend_every_s=10)
+    line.tell(every("air/a1", "pm2_5", 600, 1, lambda _: 20.0))
+    line.settle()
+    line.tell([Told("air/a1", "pm2_5", DAY_US, 80.0, revision=1, received_us=LATER)])
+    assert line.settle(LATER + 11 * SECOND) != []
+
+
+def test_windows_that_wait_to_be_amended_are_not_late(tmp_path: Path) -> None:
+    line = Line(tmp_path, amend_every_s=10)
+    told = every("road/d1", "speed", 300, 1, lambda _: 50.0)
+    line.tell(told)
+    line.settle()
+    line.tell([msgspec.structs.replace(told[0], value=30.0, revision=1)])
+    assert line.settle(LATER + SECOND) == []
+    assert line.scheduler.backlog(LATER + 9 * SECOND) == Backlog(due=0, lag_s=0.0, marks=0)
+    assert line.scheduler.backlog(LATER + 10 * SECOND).due > 0
+    assert line.scheduler.step(LATER + 2 * SECOND, at_once=True) == 0, "those put off before stay so"
+
+
+def test_a_restart_forgets_no_amendment(tmp_path: Path) -> None:
+    line = Line(tmp_path, amend_every_s=10)
+    told = every("road/d1", "speed", 300, 1, lambda _: 50.0)
+    line.tell(told)
+    line.settle()
+    line.tell([msgspec.structs.replace(told[0], value=30.0, revision=1)])
+    line.settle(LATER + SECOND)
+    line.restart()
+    assert line.settle(LATER + 10 * SECOND) != []
+
+
+def test_values_are_looked_up_once(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    told = every("road/d1", "speed", 300, 1, lambda _: 50.0)
+    line.tell(told)
+    line.settle()
+    with patch.object(line.store, "values", side_effect=AssertionError("the store was asked")):
+        line.tell([msgspec.structs.replace(told[0], value=30.0, revision=1)])
+        assert {value.revision for value in line.settle()} == {2}
+
+
+def test_a_value_is_judged_once_as_it_is_and_again_when_it_could_not_be(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    told = every("road/d1", "speed", 300, 0.25, lambda _: 50.0)
+    line.tell(told)
+    line.disk_is_full = True
+    with pytest.raises(OSError, match="full"):
+        line.settle()
+    line.disk_is_full = False
+    line.settle()
+    first = {_key(value) for value in line.judged}
+    assert first == set(line.values())
+    line.judged.clear()
+    line.tell(told)
+    line.settle()
+    assert line.judged == []
+    line.tell([msgspec.structs.replace(told[0], value=30.0, revision=1)])
+    changed = line.settle()
+    assert [_key(value) for value in line.judged] == [_key(value) for value in changed] != []
+
+
+def test_a_put_that_fails_is_put_again(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    told = every("road/d1", "speed", 300, 0.25, lambda _: 50.0)
+    line.tell(told)
+    with (
+        patch.object(line.store, "put_values", side_effect=OSError("no answer")),
+        pytest.raises(OSError, match="answer"),
+    ):
+        line.settle()
+    assert line.values() == {}
+    assert {value.revision for value in line.settle()} == {1}
+    assert line.values() != {}
 
 
 def test_marks_wait_until_the_store_has_applied_them(line: Line) -> None:

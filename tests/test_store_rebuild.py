@@ -54,6 +54,7 @@ class Place:
                 "data": self.folder,
                 "devices_file": folder / "devices.csv",
                 "zones_file": folder / "zones.json",
+                "analytics.amend_every_s": 0,
                 "analytics.tick_s": 0.05,
             }
         )
