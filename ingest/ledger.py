@@ -28,10 +28,49 @@ WINDOW = 65_536
 """A message is a duplicate of one among so many before it."""
 
 _FEW = 256
+_LONG_AGO = -(2**62)
+_YOUNG = 4096
 _WIDTH = 6
 
 Naming = Callable[[str, int], str]
 """Gives the device that is counted under for a device and a message's number: itself, or "" where it is not known."""
+
+
+class _Newest:
+    """The number of the last message of each hash."""
+
+    def __init__(self) -> None:
+        self._keys = np.empty(0, np.int64)  # in order
+        self._numbers = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def of(self, keys: Int64Array) -> Int64Array:
+        """Return the numbers of hashes, long ago where there is none."""
+        at, known = self._find(keys)
+        found = np.full(len(keys), _LONG_AGO)
+        found[known] = self._numbers[at[known]]
+        return found
+
+    def put(self, keys: Int64Array, numbers: Int64Array) -> None:
+        """Take in hashes, in order and each once, with later numbers."""
+        at, known = self._find(keys)
+        self._numbers[at[known]] = numbers[known]
+        self._keys = np.insert(self._keys, at[~known], keys[~known])
+        self._numbers = np.insert(self._numbers, at[~known], numbers[~known])
+
+    def move(self, other: _Newest, after: int) -> None:
+        """Take in another's, and forget the numbers up to one."""
+        self.put(other._keys, other._numbers)
+        stays = self._numbers > after
+        self._keys, self._numbers = self._keys[stays], self._numbers[stays]
+
+    def _find(self, keys: Int64Array) -> tuple[Int64Array, BoolArray]:
+        at = np.searchsorted(self._keys, keys)
+        known = at < len(self)
+        known[known] = self._keys[at[known]] == keys[known]
+        return at, known
 
 
 class Duplicates:
@@ -43,44 +82,36 @@ class Duplicates:
 
     def __init__(self, window: int = WINDOW) -> None:
         self.window = window
-        self.upto = 0
-        self._recent: dict[int, int] = {}  # from a message's hash to its newest number
-        self._older: dict[int, int] = {}
+        self.forget(0)
 
     def find(self, numbers: Int64Array, messages: Sequence[Message], decoded: Sequence[Decoded]) -> BoolArray:
         """Tell which messages are duplicates, and remember them all: bool[n]."""
         found = np.zeros(len(messages), np.bool_)
-        keys = [hash((message.topic, message.payload)) for message in messages]
-        places = numbers.tolist()
-        new = set(keys)
-        if len(new) < len(keys) or not (new.isdisjoint(self._recent) and new.isdisjoint(self._older)):
-            for index in self._repeated(keys, places):
-                found[index] = messages[index].duplicate or _has_time(decoded[index])
-        self._keep(keys, places)
+        for index in self.remember(numbers, messages):
+            found[index] = messages[index].duplicate or _has_time(decoded[index])
         return found
 
     def forget(self, upto: int) -> None:
         """Begin anew behind a message."""
-        self._recent, self._older, self.upto = {}, {}, upto
+        self.upto = upto
+        self._young, self._old = _Newest(), _Newest()  # two, so that a few messages move a few
 
-    def remember(self, numbers: Int64Array, messages: Sequence[Message]) -> None:
-        """Remember messages without telling which are duplicates."""
-        self._keep([hash((message.topic, message.payload)) for message in messages], numbers.tolist())
-
-    def _keep(self, keys: Sequence[int], numbers: Sequence[int]) -> None:
-        self._recent.update(zip(keys, numbers, strict=True))
-        self.upto = numbers[-1] if numbers else self.upto
-        if len(self._recent) > self.window:
-            self._recent, self._older = {}, self._recent
-
-    def _repeated(self, keys: Sequence[int], numbers: Sequence[int]) -> Iterator[int]:
-        """Yield the indices of messages that are the same as one within the window before them."""
-        here: dict[int, int] = {}
-        for index, (key, number) in enumerate(zip(keys, numbers, strict=True)):
-            before = here.get(key) or self._recent.get(key) or self._older.get(key) or 0
-            if before and number - before <= self.window:
-                yield index
-            here[key] = number
+    def remember(self, numbers: Int64Array, messages: Sequence[Message]) -> list[int]:
+        """Remember messages; return the indices of those that are the same as one within the window before them."""
+        keys = np.fromiter([hash((message.topic, message.payload)) for message in messages], np.int64, len(messages))
+        order = np.argsort(keys, kind="stable")
+        keys, places = keys[order], numbers[order]
+        before = np.maximum(self._young.of(keys), self._old.of(keys))
+        again = keys[1:] == keys[:-1]
+        before[1:][again] = places[:-1][again]
+        is_last = np.append(~again, True)[: len(keys)]
+        self._young.put(keys[is_last], places[is_last])
+        self.upto = int(numbers[-1]) if len(numbers) else self.upto
+        if len(self._young) >= min(_YOUNG, self.window):
+            self._old.move(self._young, self.upto - self.window)
+            self._young = _Newest()
+        repeated: list[int] = np.sort(order[places - before <= self.window]).tolist()
+        return repeated
 
 
 def _has_time(decoded: Decoded) -> bool:
