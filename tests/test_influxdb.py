@@ -7,13 +7,14 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from influxdb_client.service.write_service import WriteService
 from pydantic import SecretStr
 
 from devices.errors import (
@@ -24,8 +25,9 @@ from devices.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from devices.reading import Position
-from qala.store import StoreSettings, influx_windows, open_store
+from devices.reading import Batch, Position, SeriesInfo
+from qala.store import StoreSettings, influx_http, influx_windows, open_store
+from qala.store import influx_lines as lines
 from qala.store.base import Aggregate, Appended, Selector, Span, Store, ValueSelector
 from qala.store.conformance import (
     ALWAYS,
@@ -43,6 +45,7 @@ from qala.store.conformance import (
     with_series,
 )
 from qala.store.influx_http import RefusedError, Server, parse_address
+from qala.store.rows import readings_table
 from tests.servers import Influx, started_influx
 
 DAY_S = 86_400
@@ -109,6 +112,90 @@ def test_a_reading_that_turns_unusable_leaves_no_good_number_behind(influx: Infl
     wanted = frozenset({Aggregate.COUNT, Aggregate.GOOD, Aggregate.SUM, Aggregate.LAST})
     found = store.overview(EVERY, np.array([T0, T0 + 10], np.int64), wanted).to_pylist()
     assert [tuple(row.values())[2:] for row in found] == [(4, 2, 5.0, 4.0), (1, 1, 5.0, 5.0)]
+
+
+def as_before(given: Batch, catalog: Mapping[int, SeriesInfo]) -> str:
+    """Write readings as lines of before there was a `receipt`."""
+    known = lines.prefixes(catalog).to_pylist()
+    held = ~lines.in_value(given)
+    return "\n".join(
+        f"{known[series]} {'held' if away else 'value'}={0.0 if math.isnan(value) else value},flag={flag}i,origin={origin}i,"
+        f"received_us={received_us}i{f',revision={revision}i' if revision else ''} {time_us}"
+        for (series, time_us, value, flag, revision, origin, received_us), away in zip(
+            zip(*(getattr(given, name).tolist() for name in given.__struct_fields__), strict=True), held, strict=True
+        )
+    )
+
+
+def test_a_bucket_of_before_reads_as_it_did_and_takes_what_comes(influx: Influx, bucket: str, store: Store) -> None:
+    with_series(store, 3)
+    old = batch(
+        *((s, T0 + n * MINUTE, float(s + n), 4 if n == 5 else 1, n % 2, 10 + n) for s in (1, 2) for n in range(6)),
+        (3, T0, math.nan, 9, 0, 10),
+    )
+    written_by_others(influx, bucket, as_before(old, store.catalog()))
+    with closing(opened(influx, influx.url(bucket))) as again:
+        assert str(rows(again.read(EVERY, ALWAYS))) == str(rows([readings_table(old)]))  # one is NaN
+        assert again.append(old, None) == Appended(0, 0, len(old))
+        changed = batch(
+            (1, T0, 7.0, 1, 2, 20), (1, T0 + 5 * MINUTE, 8.0, 1, 1, 20), (2, T0 + 5 * MINUTE, 9.0, 4, 1, 20),
+            (2, T0 + 6 * MINUTE, 5.0, 1, 0, 21), (3, T0, 6.0, 2, 0, 20),
+        )  # fmt: skip
+        assert again.append(changed, None) == Appended(1, 4, 0)
+        wanted = {
+            (r["series"], r["time_us"]): r for r in (*rows([readings_table(old)]), *rows([readings_table(changed)]))
+        }
+        assert rows(again.read(EVERY, ALWAYS)) == [wanted[key] for key in sorted(wanted)]
+        last = {series: wanted[max(key for key in wanted if key[0] == series)] for series in (1, 2, 3)}
+        found = again.latest(EVERY, at_us=T0 + 10 * MINUTE, lookback_s=3_600).to_pylist()
+        assert {row["series"]: row for row in found} == last
+        counted = frozenset({Aggregate.COUNT, Aggregate.GOOD})
+        table = again.overview(EVERY, np.array([T0, T0 + 10 * MINUTE], np.int64), counted)
+        assert [tuple(row.values())[2:] for row in table.to_pylist()] == [(6, 6), (7, 6), (1, 1)]
+
+
+@pytest.mark.parametrize(("flag", "points"), [(1, 2), (2, 3)])
+def test_a_reading_costs_two_fields_where_nothing_is_unusual(
+    influx: Influx, bucket: str, store: Store, flag: int, points: int
+) -> None:
+    with_series(store)
+    store.append(batch((1, T0, 1.0, flag)), None)
+    answer = influx.text("query", f'from(bucket: "{bucket}") |> range(start: 0)')
+    assert sum(line.startswith(",_result") for line in answer.splitlines()) == points
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_what_is_written_is_packed_for_a_server_elsewhere_alone(
+    influx: Influx, bucket: str, monkeypatch: pytest.MonkeyPatch, near: bool
+) -> None:
+    monkeypatch.setattr(influx_http, "_NEAR", frozenset({"127.0.0.1", "localhost"} if near else ()))
+    encodings: list[str] = []
+    whole = WriteService.post_write
+
+    def watched(self: WriteService, *args: Any, **given: Any) -> Any:
+        encodings.append(given["content_encoding"])
+        return whole(self, *args, **given)
+
+    monkeypatch.setattr(WriteService, "post_write", watched)
+    with closing(opened(influx, influx.url(bucket))) as store:
+        with_series(store)
+        store.append(batch((1, T0, 1.0)), None)
+        assert everything(store) == [(1, T0, 1.0)]
+    assert set(encodings) == {"identity" if near else "gzip"}
+
+
+def test_a_flag_that_turns_good_leaves_no_other_one_behind(store: Store) -> None:
+    with_series(store)
+    for flag, origin in ((2, 1), (1, 2)):
+        store.append(batch((1, T0, 1.0, flag, 0, origin)), None)
+    assert [row["flag"] for row in rows(store.read(EVERY, ALWAYS))] == [1]
+
+
+def test_the_latest_reading_is_found_among_usable_and_held_ones(store: Store) -> None:
+    with_series(store)
+    store.append(batch(*((s, T0 + n, float(n), 4 if n % 2 == s % 2 else 1) for s in (1, 2) for n in range(4))), None)
+    found = store.latest(EVERY, at_us=T0 + 10, lookback_s=60).to_pylist()
+    assert [(row["series"], row["time_us"], row["flag"]) for row in found] == [(1, T0 + 3, 4), (2, T0 + 3, 1)]
 
 
 def test_a_batch_of_which_the_position_was_never_written_is_taken_again(influx: Influx, bucket: str) -> None:

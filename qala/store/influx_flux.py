@@ -13,15 +13,17 @@ from qala.store.base import Aggregate, Span
 from qala.store.influx_http import bounds
 from qala.store.influx_lines import spelt
 
-NUMBERS, WHOLE, TEXTS = "numbers", "whole", "texts"
-"""What the results of a query are called by the type of their values: float64, int64, text."""
+NUMBERS, WHOLE, TEXTS, RECEIPTS = "numbers", "whole", "texts", "receipts"
+"""What the results of a query are called by the type of their values: float64, int64, text, text of readings."""
 
-COUNTS_WANTED = {Aggregate.COUNT: "flag", Aggregate.GOOD: "value"}
+COUNTED = frozenset({Aggregate.COUNT, Aggregate.GOOD})
 _NAMES_MAX = 20  # names that are asked for one by one
 
 _KEEP = '|> keep(columns: ["series", "_field", "_time", "_value"])'
 _NUMBER_FIELDS = 'r._field == "value" or r._field == "held"'
-_WHOLE_FIELDS = 'r._field == "flag" or r._field == "origin" or r._field == "received_us" or r._field == "revision"'
+_WHOLE_FIELDS = 'r._field == "flag" or r._field == "revision" or r._field == "origin" or r._field == "received_us"'
+_USABLE = 'r._field == "value"'
+_RECEIPTS = 'r._field == "receipt"'
 
 
 def quoted(text: str) -> str:
@@ -82,47 +84,42 @@ def source(bucket: str, span: Span) -> str:
 
 def rows(bucket: str, span: Span, only: str, *, each: str = "") -> str:
     """Ask for all fields of readings; `each` is done to every field of every series (`|> last()`)."""
-    # Two sources instead of one that both go on from: only so does the storage filter by itself.
+    # A source each instead of one that all go on from: only so does the storage filter by itself.
     return "\n".join(
         f"{source(bucket, span)} {only} {where(fields)} {each} {_KEEP} |> yield(name: {quoted(name)})"
-        for name, fields in ((NUMBERS, _NUMBER_FIELDS), (WHOLE, _WHOLE_FIELDS))
+        for name, fields in ((NUMBERS, _NUMBER_FIELDS), (RECEIPTS, _RECEIPTS), (WHOLE, _WHOLE_FIELDS))
     )
 
 
 def counts(bucket: str, span: Span, only: str) -> str:
-    """Ask how many readings each series has."""
-    return _of_flags(bucket, span, only, "|> count()")
+    """Ask how many usable readings each series has, and how many others, which are to be added up."""
+    return _of_numbers(bucket, span, only, "|> count()", '"series", "_value"')
 
 
 def ends(bucket: str, span: Span, only: str, *, each: str) -> str:
-    """Ask for the time of each series' first or last reading."""
-    return _of_flags(bucket, span, only, each)
+    """Ask for the time of each series' first or last usable reading, and of its first or last other one."""
+    return _of_numbers(bucket, span, only, each, '"series", "_time"')
 
 
-def _of_flags(bucket: str, span: Span, only: str, each: str) -> str:
-    keep = '|> keep(columns: ["series", "_time", "_value"])'
-    field = where('r._field == "flag"')
-    return f"{source(bucket, span)} {only} {field} {each} {keep} |> yield(name: {quoted(WHOLE)})"
+def _of_numbers(bucket: str, span: Span, only: str, each: str, columns: str) -> str:
+    keep = f"|> keep(columns: [{columns}])"
+    return f"{source(bucket, span)} {only} {where(_NUMBER_FIELDS)} {each} {keep} |> yield(name: {quoted(WHOLE)})"
 
 
 def windows(bucket: str, only: str, edges_us: Int64Array, names: Iterable[Aggregate]) -> str:
-    """Ask for aggregates between even edges, a result each."""
+    """Ask for aggregates between even edges, a result each; counts of all come in up to two parts."""
     span, width = Span(int(edges_us[0]), int(edges_us[-1])), int(edges_us[1] - edges_us[0])
     keep = '|> keep(columns: ["series", "_time", "_value"])'
     every = f'every: {width}us, offset: {span.start_us % width}us, timeSrc: "_start", createEmpty: false'
     return "\n".join(
-        f"{source(bucket, span)} {only} {where(f'r._field == {quoted(_field(name))}')}"
+        f"{source(bucket, span)} {only} {where(_NUMBER_FIELDS if name == Aggregate.COUNT else _USABLE)}"
         f" |> aggregateWindow({every}, fn: {_function(name)}) {keep} |> yield(name: {quoted(name)})"
         for name in names
     )
 
 
-def _field(name: Aggregate) -> str:
-    return COUNTS_WANTED.get(name, "value")
-
-
 def _function(name: Aggregate) -> str:
-    return "count" if name in COUNTS_WANTED else name.value
+    return "count" if name in COUNTED else name.value
 
 
 def even_runs(edges_us: Int64Array) -> list[Int64Array]:

@@ -2,7 +2,9 @@
 
 A reading is a point of the measurement that its quantity names, in the series that its tags name. The number of a usable
 reading is the field `value`, that of another one is `held` (0 where there is none): the storage then counts, sums and
-finds extremes of good numbers by itself. `revision` is left out where it is 0; it never falls, so none is left behind.
+finds extremes of good numbers by itself. `receipt` is its origin and by how much it was received after its time [us]. Each
+field costs the server as much as the number, so what is usual is left out: `flag` where it is good, unless the point may
+stand over another one; `revision` where it is 0 (it never falls, so none is left behind).
 """
 
 from __future__ import annotations
@@ -71,15 +73,19 @@ def in_value(batch: Batch) -> BoolArray:
     return found
 
 
-def readings(batch: Batch, prefixes_: pa.Array) -> Iterator[bytes]:
-    """Yield readings as bodies of at most LINES_MAX lines. Raises QalaError on a number that InfluxDB cannot hold."""
+def readings(batch: Batch, is_new: BoolArray, prefixes_: pa.Array) -> Iterator[bytes]:
+    """Yield readings as bodies of at most LINES_MAX lines; `is_new` tells where no point stands yet.
+
+    Raises QalaError on a number that InfluxDB cannot hold.
+    """
     if np.isinf(batch.value).any():
         raise QalaError("InfluxDB holds no infinite numbers", hint="reject them before they come to the store")
     for start in range(0, len(batch), LINES_MAX):
-        yield _body(batch.take(np.arange(start, min(start + LINES_MAX, len(batch)))), prefixes_)
+        rows = np.arange(start, min(start + LINES_MAX, len(batch)))
+        yield _body(batch.take(rows), is_new[rows], prefixes_)
 
 
-def _body(batch: Batch, prefixes_: pa.Array) -> bytes:
+def _body(batch: Batch, is_new: BoolArray, prefixes_: pa.Array) -> bytes:
     missing = np.isnan(batch.value)
     code = batch.flag.astype(np.int64) + MISFIT * (missing != (batch.flag == Flag.MISSING))
     fields = np.where(in_value(batch), 0, 1).astype(np.int32)
@@ -87,11 +93,14 @@ def _body(batch: Batch, prefixes_: pa.Array) -> bytes:
         pc.take(prefixes_, column(batch.series, pa.int32())),
         pc.take(array([" value=", " held="], pa.string()), column(fields, pa.int32())),
         _text(np.where(missing, 0.0, batch.value), pa.float64()),
-        *_field("flag", code),
-        *_field("origin", batch.origin),
-        *_field("received_us", batch.received_us),
-        _revision(batch),
-        pa.scalar("i "),
+        pa.scalar(',receipt="'),
+        _text(batch.origin, pa.int64()),
+        pa.scalar(" "),
+        _text(batch.received_us - batch.time_us, pa.int64()),
+        pa.scalar('"'),
+        _seldom("flag", code, (code != Flag.GOOD) | ~is_new),
+        _seldom("revision", batch.revision, batch.revision != 0),
+        pa.scalar(" "),
         _text(batch.time_us, pa.int64()),
         pa.scalar("\n"),
     ]
@@ -100,17 +109,12 @@ def _body(batch: Batch, prefixes_: pa.Array) -> bytes:
     return bytes(memoryview(lines.buffers()[2])[: int(ends[len(lines)])])
 
 
-def _field(name: str, data: Any) -> tuple[Any, Any]:
-    """Return a field of whole numbers behind another field, its ending `i` left to what follows."""
-    separator = "," if name == "flag" else "i,"
-    return pa.scalar(f"{separator}{name}="), _text(data, pa.int64())
-
-
-def _revision(batch: Batch) -> pa.Array | pa.Scalar:
-    if not batch.revision.any():
+def _seldom(name: str, data: Any, said: BoolArray) -> pa.Array | pa.Scalar:
+    """Return a field of whole numbers that are few and seldom said, as it follows another one."""
+    if not said.any():
         return pa.scalar("")
-    known, places = np.unique(batch.revision, return_inverse=True)
-    texts = [f"i,revision={number}" if number else "" for number in known.tolist()]
+    known, places = np.unique(np.where(said, data, -1), return_inverse=True)
+    texts = ["" if number < 0 else f",{name}={number}i" for number in known.tolist()]
     return pc.take(array(texts, pa.string()), column(places.astype(np.int32), pa.int32()))
 
 

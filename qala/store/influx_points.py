@@ -98,7 +98,8 @@ class Points:
         for some in grouped(ids, catalog):
             table = self._tables(flux.counts(self._bucket, span, flux.which(some, catalog))).get(flux.WHOLE)
             if table is not None:
-                found.update(zip(table["series"].to_pylist(), table["_value"].to_pylist(), strict=True))
+                for id_, count in zip(table["series"].to_pylist(), table["_value"].to_pylist(), strict=True):
+                    found[id_] = found.get(id_, 0) + count
         return found
 
     def read(self, part: Part, catalog: Catalog, *, bracket: bool = False, limit: int | None = None) -> Batch:
@@ -126,7 +127,9 @@ class Points:
 
     def edge(self, ids: Sequence[int], span: Span, catalog: Catalog, which: str) -> Batch:
         """Return the first or last reading of each series in a span."""
-        return self._rows(ids, span, catalog, f"|> {which}()")
+        found = self._rows(ids, span, catalog, f"|> {which}()")  # up to three: of each kind of point
+        beside = np.diff(found.series, append=-1) if which == "last" else np.diff(found.series, prepend=-1)
+        return found.take(beside != 0)
 
     def _rows(self, ids: Sequence[int], span: Span, catalog: Catalog, each: str = "") -> Batch:
         if span.start_us >= span.stop_us:
@@ -150,9 +153,12 @@ class Points:
 
     # ---- writing
 
-    def write(self, batch: Batch, prefixes: pa.Array) -> None:
-        """Write readings over whatever stands at their times. Raises RefusedError, naming lines, where some are not taken."""
-        for body in lines.readings(batch, prefixes):
+    def write(self, batch: Batch, is_new: BoolArray, prefixes: pa.Array) -> None:
+        """Write readings over whatever stands at their times; `is_new` tells where nothing does.
+
+        Raises RefusedError, naming lines, where some are not taken.
+        """
+        for body in lines.readings(batch, is_new, prefixes):
             try:
                 self._server.write(self._bucket, body)
             except RefusedError as error:

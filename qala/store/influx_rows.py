@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from devices.errors import ConflictError, QalaError, UnavailableError
 from devices.reading import Batch, BoolArray, Flag, Int32Array, Int64Array
-from qala.store.influx_flux import NUMBERS, TEXTS
+from qala.store.influx_flux import NUMBERS, RECEIPTS, TEXTS
 from qala.store.influx_lines import MISFIT
-from qala.store.rows import numbers, usable
+from qala.store.rows import last_of_run, numbers, usable
 
 _COLUMNS = {
     "series": pa.int32(),
@@ -21,9 +22,8 @@ _COLUMNS = {
     "_time": pa.timestamp("us", "UTC"),
     "journal": pa.string(),
 }
-_VALUES = {NUMBERS: pa.float64(), TEXTS: pa.string(), "sum": pa.float64(), "mean": pa.float64()}
+_VALUES = {NUMBERS: pa.float64(), TEXTS: pa.string(), RECEIPTS: pa.string(), "sum": pa.float64(), "mean": pa.float64()}
 _VALUES |= dict.fromkeys(("min", "max", "first", "last"), pa.float64())
-_FIELDS = ("flag", "origin", "received_us")  # those of every reading
 
 
 def tables(answer: bytes) -> dict[str, pa.Table]:
@@ -69,26 +69,44 @@ def times(table: pa.Table) -> Int64Array:
 
 
 def readings(results: Mapping[str, pa.Table]) -> Batch:
-    """Put readings together from their fields, ordered by (series, time)."""
+    """Put readings together from their fields, ordered by (series, time); what lacks one of them is left out.
+
+    Points that were written before there was a `receipt` have `origin`, `received_us` and `flag` instead. Where one of them
+    was written over since, its `receipt` is what counts.
+    """
     fields = {name: column for table in results.values() for name, column in _columns(table)}
-    if "flag" not in fields:
+    series, time_us = _keys(fields)
+    if not len(series):
         return Batch.empty()
-    series, time_us, code = fields["flag"]
-    whole = [_placed(fields, name, series, time_us) for name in _FIELDS[1:]]
-    there = np.logical_and.reduce([found for _, found in whole])
-    flag = (code % MISFIT).astype(np.uint8)
+
+    def placed(name: str) -> _Placed:
+        return _placed(fields, name, series, time_us)
+
+    code, flagged = placed("flag")
+    code = np.where(flagged, code, int(Flag.GOOD))
+    origin, known = placed(_ORIGIN)
+    received_us = placed(_DELAY)[0] + time_us
+    if not known.all():
+        (old_origin, old), (old_us, too) = placed("origin"), placed("received_us")
+        origin, received_us = np.where(known, origin, old_origin), np.where(known, received_us, old_us)
+        known = known | (flagged & old & too)
+    value, numbered = _numbers(placed("value"), placed("held"), code)
     batch = Batch(
         series=series,
         time_us=time_us,
-        value=_numbers(fields, series, time_us, code),
-        flag=flag,
-        revision=_placed(fields, "revision", series, time_us)[0].astype(np.int32),
-        origin=whole[0][0],
-        received_us=whole[1][0],
+        value=value,
+        flag=(code % MISFIT).astype(np.uint8),
+        revision=placed("revision")[0].astype(np.int32),
+        origin=origin,
+        received_us=received_us,
     )
+    there = known & numbered
     return batch if there.all() else batch.take(there)
 
 
+_ORIGIN, _DELAY = "receipt: origin", "receipt: delay"  # what the texts of `receipt` are taken apart to
+_Placed = tuple[np.ndarray, BoolArray]
+"""Contents, and where there are any."""
 _Column = tuple[Int32Array, Int64Array, np.ndarray]
 
 
@@ -101,6 +119,9 @@ def _columns(table: pa.Table) -> Iterator[tuple[str, _Column]]:
     codes = np.frombuffer(names.indices.buffers()[1], np.int32)[
         names.indices.offset : names.indices.offset + len(names)
     ]
+    if pa.types.is_string(table["_value"].type):
+        yield from _receipts(table)
+        return
     kind = np.float64 if pa.types.is_floating(table["_value"].type) else np.int64
     series, time_us, content = numbers(table, "series", np.int32), times(table), numbers(table, "_value", kind)
     for code, name in enumerate(names.dictionary.to_pylist()):
@@ -109,9 +130,34 @@ def _columns(table: pa.Table) -> Iterator[tuple[str, _Column]]:
         yield name, (series[rows], time_us[rows], content[rows])
 
 
-def _placed(
-    fields: Mapping[str, _Column], name: str, series: Int32Array, time_us: Int64Array
-) -> tuple[np.ndarray, BoolArray]:
+def _receipts(table: pa.Table) -> Iterator[tuple[str, _Column]]:
+    """Take texts "<origin> <delay>" apart."""
+    texts = table["_value"].combine_chunks()
+    try:
+        numbers_ = pc.split_pattern(texts, " ").flatten().cast(pa.int64()).to_numpy().reshape(len(texts), 2)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise _strange(str(error)) from None
+    series, time_us = numbers(table, "series", np.int32), times(table)
+    order = np.lexsort((time_us, series))
+    for name, content in zip((_ORIGIN, _DELAY), numbers_[order].T, strict=True):
+        yield name, (series[order], time_us[order], content)
+
+
+def _keys(fields: Mapping[str, _Column]) -> tuple[Int32Array, Int64Array]:
+    """Return where there are numbers, by (series, time)."""
+    found = [fields[name][:2] for name in ("value", "held") if name in fields]
+    if not found:
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    if len(found) == 1:
+        return found[0]
+    series, time_us = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((time_us, series))
+    series, time_us = series[order], time_us[order]
+    once = last_of_run(series, time_us)
+    return series[once], time_us[once]
+
+
+def _placed(fields: Mapping[str, _Column], name: str, series: Int32Array, time_us: Int64Array) -> _Placed:
     """Return a field at the places of keys, 0 where it is missing, and where it is there."""
     if name not in fields:
         return np.zeros(len(series), np.int64), np.zeros(len(series), np.bool_)
@@ -122,12 +168,12 @@ def _placed(
     return np.where(places < 0, 0, content[places]), places >= 0
 
 
-def _numbers(fields: Mapping[str, _Column], series: Int32Array, time_us: Int64Array, code: Int64Array) -> np.ndarray:
+def _numbers(value: _Placed, held: _Placed, code: Int64Array) -> _Placed:
     """Return the numbers of readings: the field that the flag says, NaN where it says that there is none."""
-    value, held = (_placed(fields, name, series, time_us)[0] for name in ("value", "held"))
     missing = (code % MISFIT == Flag.MISSING) != (code >= MISFIT)
-    found = np.where(usable((code % MISFIT).astype(np.uint8)), value, held)
-    return np.where(missing, np.nan, found)
+    is_value = usable((code % MISFIT).astype(np.uint8)) & ~missing
+    found = np.where(is_value, value[0], held[0])
+    return np.where(missing, np.nan, found), np.where(is_value, value[1], held[1])
 
 
 def find(series: Int32Array, time_us: Int64Array, wanted: Int32Array, at_us: Int64Array) -> Int64Array:

@@ -65,13 +65,18 @@ _Placed = tuple[np.ndarray, BoolArray]
 
 def _column(results: Sequence[Mapping[str, pa.Table]], name: Aggregate) -> _Column:
     """Return an aggregate of all results, by (series, start)."""
-    dtype = np.int64 if name in flux.COUNTS_WANTED else np.float64
+    dtype = np.int64 if name in flux.COUNTED else np.float64
     found = [result[name] for result in results if name in result]
     series = np.concatenate([np.empty(0, np.int32), *(numbers(table, "series", np.int32) for table in found)])
     start_us = np.concatenate([np.empty(0, np.int64), *map(times, found)])
     content = np.concatenate([np.empty(0, dtype), *(numbers(table, "_value", dtype) for table in found)])
     order = np.lexsort((start_us, series))
-    return series[order], start_us[order], content[order]
+    series, start_us, content = series[order], start_us[order], content[order]
+    if name == Aggregate.COUNT and len(series):
+        last = last_of_run(series, start_us)
+        begins = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+        return series[last], start_us[last], np.add.reduceat(content, begins)
+    return series, start_us, content
 
 
 def _placed(found: _Column, series: Int32Array, start_us: Int64Array) -> _Placed:

@@ -149,18 +149,20 @@ class InfluxDBStore:
         with self._turns.writing():
             for moved in found.moved:
                 self._points.delete(*moved)
-            there = self._write(written)
+            there = self._write(written, is_new)
         inserted, updated = int((is_new & there).sum()), int((there & ~is_new).sum())
         return Appended(inserted, updated, len(kept) - len(written))
 
-    def _write(self, batch: Batch) -> BoolArray:
+    def _write(self, batch: Batch, is_new: BoolArray) -> BoolArray:
         """Write readings, and tell which the bucket keeps: that may have become less since the store was opened."""
         try:
-            self._points.write(batch, self._prefixes)
+            self._points.write(batch, is_new, self._prefixes)
         except RefusedError as refusal:
             if not self._buckets.learn(refusal, _now_us()):
                 raise
-            self._points.write(self._within_retention(batch), self._prefixes)
+            kept = self._is_kept(batch)
+            self._buckets.count_expired(int(len(batch) - kept.sum()))
+            self._points.write(batch.take(kept), is_new[kept], self._prefixes)
         return self._is_kept(batch)
 
     def _is_kept(self, batch: Batch) -> BoolArray:
