@@ -26,13 +26,12 @@ from qala.store.duckdb_newest import stored
 from qala.store.duckdb_overview import overview
 from qala.store.duckdb_rollups import distrust
 from qala.store.duckdb_settling import Tender
-from qala.store.duckdb_writing import Arrivals, delete_before, put, retract
+from qala.store.duckdb_writing import FreshSeries, arrivals_of, delete_before, put, retract
 from qala.store.rows import (
     check_registered,
     numbers,
     overview_schema,
     selected,
-    series_table,
     values_table,
 )
 from qala.store.settings import StoreSettings
@@ -66,14 +65,16 @@ class DuckDBStore:
         self._writer = connection
         with transaction(connection):
             distrust(connection, checks())
-        self._arrivals = Arrivals(connection)
+        self._arrivals, self._fresh = arrivals_of(connection), FreshSeries(connection)
         self._cursors = Cursors(connection, count=readers)
         [(settled_us,)] = _rows(connection, sql.SETTLED)
         self._gate = Gate(settled_us)
         self._tender = Tender(connection.cursor(), self._gate, path, settle_after_s=settle_after_s)
         self._closed = False
         self._positions = {journal: Position(journal, n) for journal, n in _rows(connection, sql.POSITIONS)}
-        self._learn([(id_, SeriesInfo(*info)) for id_, *info in _rows(connection, sql.SERIES)])
+        series = {id_: SeriesInfo(*info) for id_, *info in _rows(connection, sql.SERIES)}
+        self._catalog: Mapping[int, SeriesInfo] = MappingProxyType(series)
+        self._ids = {info: id_ for id_, info in series.items()}
         self._extent = _stored_extent(connection, len(self._catalog))
         self._newest = stored(connection, self._extent)
 
@@ -97,10 +98,6 @@ class DuckDBStore:
             connection.close()
             raise
 
-    def _learn(self, series: Sequence[tuple[int, SeriesInfo]]) -> None:
-        self._catalog: Mapping[int, SeriesInfo] = MappingProxyType(dict(series))
-        self._ids = {info: id_ for id_, info in series}
-
     @contextmanager
     def _writing(self, time_us: Int64Array | Span | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._gate.writing(time_us), translated(self._path):
@@ -123,15 +120,15 @@ class DuckDBStore:
         return np.array([self._ids[info] for info in series], np.int32)
 
     def _add(self, series: Sequence[SeriesInfo]) -> None:
-        with self._writing() as connection:
-            known = list(self._catalog.items())
+        """Give ids to new series. Nothing refers to them before the next batch, so that they are written with it."""
+        with self._writing():
             new = [info for info in dict.fromkeys(series) if info not in self._ids]
-            added = list(enumerate(new, start=len(known) + 1))
-            with tables(connection, fresh=series_table(added)), transaction(connection):
-                connection.execute(sql.INSERT_SERIES)
-            self._extent.grow(len(known) + len(added))
-            self._newest.grow(len(known) + len(added))
-            self._learn(known + added)
+            added = dict(enumerate(new, start=len(self._catalog) + 1))
+            self._fresh.add(added.items())
+            self._extent.grow(len(self._catalog) + len(added))
+            self._newest.grow(len(self._catalog) + len(added))
+            self._catalog = MappingProxyType({**self._catalog, **added})
+            self._ids.update((info, id_) for id_, info in added.items())
 
     def catalog(self) -> Mapping[int, SeriesInfo]:
         self._check_open()
@@ -143,7 +140,7 @@ class DuckDBStore:
             new, rest = self._extent.split(batch)
             # Before the commit: whoever sees the readings must find them within the bounds.
             self._extent.widen(batch.series, batch.time_us)
-            with transaction(connection):
+            with self._with_fresh(connection):
                 inserted, updated = put(self._arrivals, new, rest, self._gate.settled_us)
                 self._advance(connection, upto)
             self._newest.add(new)
@@ -151,6 +148,13 @@ class DuckDBStore:
             if upto is not None:
                 self._positions[upto.journal] = max(upto, self._positions.get(upto.journal, upto))
         return Appended(inserted, updated, len(batch) - inserted - updated)
+
+    @contextmanager
+    def _with_fresh(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        with transaction(connection):
+            self._fresh.write()
+            yield
+        self._fresh.written()
 
     def _advance(self, connection: duckdb.DuckDBPyConnection, upto: Position | None) -> None:
         if upto is None:
@@ -314,6 +318,8 @@ class DuckDBStore:
         """Copy all of one moment to a file (`Backups`); readers go on, writers wait while the file is copied."""
         check_free(file)
         with self._tender.resting(), self._writing() as connection:
+            with self._with_fresh(connection):
+                pass
             # A reader in a transaction may stand in the way; the log is copied as well.
             with suppress(duckdb.TransactionException):
                 connection.execute("CHECKPOINT")
@@ -326,6 +332,9 @@ class DuckDBStore:
                 self._closed = True
                 self._cursors.close()
                 self._tender.end()
+                if len(self._fresh):
+                    with suppress(duckdb.Error), self._with_fresh(self._writer):
+                        pass
                 close(self._writer)
 
 

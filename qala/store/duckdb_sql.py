@@ -1,6 +1,6 @@
 """The SQL of the DuckDB store.
 
-Names in `$` are parameters; `arrivals`, `stems`, `touched`, `ends` and `fresh` are Arrow tables.
+Names in `$` are parameters; `added`, `arrivals`, `stems`, `touched`, `ends` and `fresh` are Arrow tables.
 """
 
 # ruff: noqa: S608 -- only constants of this module are joined; what comes from outside is a parameter
@@ -12,7 +12,8 @@ from typing import Any
 
 from qala.store.base import Span
 
-INSERT_SERIES = "INSERT INTO series SELECT * FROM fresh"
+PREPARE_SERIES = "PREPARE add_series AS INSERT INTO series SELECT * FROM added"
+INSERT_SERIES = "EXECUTE add_series"
 SERIES = "SELECT id, device, quantity, channel, span_s, unit FROM series ORDER BY id"
 EXTENT = "SELECT series, min(time_us) AS first_us, max(time_us) AS last_us FROM readings GROUP BY series"
 WHOLE = "SELECT min(time_us), max(time_us) FROM readings"

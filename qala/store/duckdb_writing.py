@@ -5,7 +5,7 @@ What changes in `cold` is noted in `days` within the same transaction: late rows
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from devices.quantity import QUANTITIES
-from devices.reading import Batch, BoolArray, Int32Array, Int64Array
+from devices.reading import Batch, BoolArray, Int32Array, Int64Array, SeriesInfo
 from qala.store import duckdb_sql as sql
 from qala.store.arrival import DAY_US, runs_of_days
 from qala.store.base import READINGS
 from qala.store.duckdb_file import tables
 from qala.store.duckdb_overview_sql import FORGET_ROLLUPS
-from qala.store.rows import column, readings_table
+from qala.store.rows import column, readings_table, series_table
 from qala.store.sound import reach_us
 
 BACK_US, AHEAD_US = reach_us(QUANTITIES)
@@ -37,41 +37,71 @@ class Changed(NamedTuple):
     fresh: BoolArray
 
 
-class Arrivals:
-    """What a connection's statements name `arrivals`: the table that was set last.
+class Source:
+    """The rows that a connection's statements find under a name: those of the Arrow table that was set last.
 
-    It is made known to the connection once, and the statement that inserts it is prepared once: for a few readings that
-    costs more than to write them.
+    It is made known to the connection once, and statements over it are prepared once: for a few rows that costs more than to
+    write them.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, name: str, nothing: pa.Table, prepare: Iterable[str]
+    ) -> None:
         self.connection = connection
-        self._table = _arrivals(Batch.empty())
-        connection.register("arrivals", self)
-        for statement in sql.PREPARE_READINGS.values():
+        self._table = self._nothing = nothing
+        connection.register(name, self)
+        for statement in prepare:
             connection.execute(statement)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Give the table to DuckDB (Arrow's PyCapsule interface)."""
+        """Give the rows to DuckDB (Arrow's PyCapsule interface)."""
         return self._table.__arrow_c_stream__(requested_schema)
 
     @contextmanager
-    def of(self, batch: Batch) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Let statements of the connection find a batch."""
-        self._table = _arrivals(batch)
+    def of(self, table: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Let statements of the connection find a table."""
+        self._table = table
         try:
             yield self.connection
         finally:
-            self._table = _arrivals(Batch.empty())
+            self._table = self._nothing
 
 
-def put(arrivals: Arrivals, new: Batch, rest: Batch, settled_us: int) -> tuple[int, int]:
+def arrivals_of(connection: duckdb.DuckDBPyConnection) -> Source:
+    """Make the source of the readings that `put` writes."""
+    return Source(connection, "arrivals", _arrivals(Batch.empty()), sql.PREPARE_READINGS.values())
+
+
+class FreshSeries:
+    """Series that have an id and are not in the file yet: they are written with the next batch."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._source = Source(connection, "added", series_table([]), [sql.PREPARE_SERIES])
+        self._series: list[tuple[int, SeriesInfo]] = []
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def add(self, series: Iterable[tuple[int, SeriesInfo]]) -> None:
+        self._series += series
+
+    def write(self) -> None:
+        """Write them, inside a transaction of the connection; `written` says that it was committed."""
+        if self._series:
+            with self._source.of(series_table(self._series)) as connection:
+                connection.execute(sql.INSERT_SERIES)
+
+    def written(self) -> None:
+        self._series = []
+
+
+def put(arrivals: Source, new: Batch, rest: Batch, settled_us: int) -> tuple[int, int]:
     """Write readings that are certainly new, and the rest, which may meet stored ones: how many are new and updated."""
     done = []
     for table, batch in _parted(rest, settled_us):
         done += [(table, changed) for changed in _merged(arrivals, table, batch)]
     for table, batch in _parted(new, settled_us):
-        with arrivals.of(batch) as connection:
+        with arrivals.of(_arrivals(batch)) as connection:
             connection.execute(sql.INSERT_READINGS[table])
         done.append((table, Changed(batch.time_us, np.ones(len(batch), np.bool_))))
     note(arrivals.connection, [changed for table, changed in done if table == sql.COLD])
@@ -95,9 +125,9 @@ def _arrivals(batch: Batch) -> pa.Table:
     return readings_table(kept).rename_columns([*READINGS.names[:-1], "delay_us"])
 
 
-def _merged(arrivals: Arrivals, table: str, batch: Batch) -> Iterator[Changed]:
+def _merged(arrivals: Source, table: str, batch: Batch) -> Iterator[Changed]:
     for rows, span in runs_of_days(batch.time_us):
-        with arrivals.of(batch.take(rows)) as connection:
+        with arrivals.of(_arrivals(batch.take(rows))) as connection:
             found = connection.execute(sql.MERGE_READINGS[table], sql.bounds(span)).fetchnumpy()
         yield Changed(np.asarray(found["time_us"], np.int64), np.asarray(found["fresh"], np.bool_))
 
