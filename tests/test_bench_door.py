@@ -37,7 +37,7 @@ def test_every_way_that_is_installed_stores_what_was_sent() -> None:
 
 
 def test_single_messages_of_a_paced_load_are_timed_until_they_are_stored() -> None:
-    ours, *_ = measured("--parts", "way", "--shapes", "200/s", "--share", "0.05")["way"]
+    [ours] = measured("--parts", "way", "--shapes", "200/s", "--systems", "qala", "--share", "0.05")["way"]
     assert ours["puback_p50_ms"] < ours["stored_p50_ms"] <= ours["stored_p99_ms"]
 
 

@@ -24,6 +24,7 @@ PARTS = ("way", "puback", "flood", "idle", "storm", "broker")
 def door_(
     parts: Annotated[str, typer.Option("--parts", help="Only these, with commas between: " + ", ".join(PARTS))] = "",
     shapes: Annotated[str, typer.Option("--shapes", help="Only these loads of the whole way: 1x1000,200/s.")] = "",
+    systems: Annotated[str, typer.Option("--systems", help="Only these take the whole way, such as: qala.")] = "",
     share: Annotated[float, typer.Option("--share", min=0.001, max=10, help="Of the messages and connections.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,14 +32,18 @@ def door_(
     chosen = parts.split(",") if parts else list(PARTS)
     if unknown := set(chosen) - set(PARTS):
         raise ConfigError(f"no part is called {min(unknown)!r}", hint="there are " + ", ".join(PARTS))
-    document, tables = _measure(chosen, shapes.split(",") if shapes else [], share)
+    document, tables = _measure(
+        chosen, shapes.split(",") if shapes else [], systems.split(",") if systems else [], share
+    )
     if as_json:
         print(json.dumps(document, indent=1))  # noqa: T201 - for programs
     else:
         _print(document["machine"], tables)
 
 
-def _measure(parts: Sequence[str], names: Sequence[str], share: float) -> tuple[dict[str, Any], list[Table]]:
+def _measure(
+    parts: Sequence[str], names: Sequence[str], systems: Sequence[str], share: float
+) -> tuple[dict[str, Any], list[Table]]:
     import msgspec
 
     from qala.bench import door_report as report
@@ -50,7 +55,7 @@ def _measure(parts: Sequence[str], names: Sequence[str], share: float) -> tuple[
     found: dict[str, Any] = {}
     tables: list[Table] = []
     if "way" in parts:
-        found["way"] = _ways(names, share)
+        found["way"] = _ways(names, systems, share)
         tables += [report.ratios(found["way"]), *report.ways(found["way"])]
     if "broker" in parts:
         found["broker"] = bench_broker(msgspec.structs.replace(SHAPE, messages=int(SHAPE.messages * share)), say)
@@ -72,11 +77,14 @@ def _measure(parts: Sequence[str], names: Sequence[str], share: float) -> tuple[
     return {**document, **msgspec.to_builtins(found)}, tables
 
 
-def _ways(names: Sequence[str], share: float) -> Any:
+def _ways(names: Sequence[str], systems: Sequence[str], share: float) -> Any:
     import msgspec
 
     from qala.bench.way import SHAPES, bench_way
+    from qala.bench.way_systems import SYSTEMS
 
+    if unknown := set(systems) - SYSTEMS.keys():
+        raise ConfigError(f"no system is called {min(unknown)!r}", hint="there are " + ", ".join(SYSTEMS))
     if unknown := set(names) - {shape.name for shape in SHAPES}:
         raise ConfigError(f"no load is called {min(unknown)!r}", hint="there are " + ", ".join(s.name for s in SHAPES))
     chosen = [
@@ -84,15 +92,15 @@ def _ways(names: Sequence[str], share: float) -> Any:
         for shape in SHAPES
         if not names or shape.name in names
     ]
-    return bench_way(chosen, _present_ways(), say)
+    return bench_way(chosen, _present_ways(systems or list(SYSTEMS)), say)
 
 
-def _present_ways() -> list[str]:
+def _present_ways(names: Sequence[str]) -> list[str]:
     """Return the ways whose servers are installed, and say which are left out."""
-    from qala.bench.way_systems import SYSTEMS, check_present
+    from qala.bench.way_systems import check_present
 
     present = []
-    for name in SYSTEMS:
+    for name in names:
         try:
             check_present(name)
             present.append(name)
