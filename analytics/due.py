@@ -23,7 +23,7 @@ from devices.quantity import QUANTITIES, Aggregation
 from devices.reading import BoolArray, Int32Array, Int64Array, SeriesInfo
 from qala.state.dirty import BUCKET_US, Due, Taken
 
-__all__ = ["INTERVAL_S", "context_us", "due_windows", "interval_us", "register_reach_us"]
+__all__ = ["INTERVAL_S", "Stays", "context_us", "due_windows", "interval_us", "register_reach_us"]
 
 INTERVAL_S = 60
 """Declared interval of devices whose kind is not known [s]."""
@@ -31,6 +31,7 @@ INTERVAL_S = 60
 _SECOND_US = 1_000_000
 _BUCKET_BITS = 32
 _FOREVER = np.iinfo(np.int64).max
+_SERIES_MAX = 200_000  # whose stays are remembered
 
 
 class _Marked(msgspec.Struct):
@@ -43,6 +44,23 @@ class _Marked(msgspec.Struct):
 
     def take(self, where: BoolArray) -> _Marked:
         return _Marked(*(column[where] for column in msgspec.structs.astuple(self)))
+
+
+class Stays:
+    """Remembers where series stood, while the registry is the same object: int64[n, 5], or None for nowhere. For one thread."""
+
+    def __init__(self) -> None:
+        self._registry: Registry | None = None
+        self._known: dict[str, dict[int, Int64Array | None]] = {}
+
+    def of(self, registry: Registry, zone_kind: str) -> dict[int, Int64Array | None]:
+        """Return what is known of series (by id) and zones of a kind, to be added to."""
+        if registry is not self._registry:
+            self._registry, self._known = registry, {}
+        known = self._known.setdefault(zone_kind, {})
+        if len(known) > _SERIES_MAX:
+            known.clear()
+        return known
 
 
 def interval_us(device: Device, kinds: Mapping[str, Kind]) -> int:
@@ -71,14 +89,15 @@ def due_windows(
     indicators: Mapping[str, Indicator],
     tz: ZoneInfo,
     now_us: int,
+    stays: Stays,
 ) -> list[Due]:
-    """Return every window that depends on the marks, each once."""
+    """Return every window that depends on the marks, each once. `stays` is of these kinds and indicators alone."""
     found: list[Due] = []
     for zone_kind in sorted({indicator.zone_kind for indicator in indicators.values()}):
         speaking = [indicator for indicator in indicators.values() if indicator.zone_kind == zone_kind]
         names = sorted({quantity for indicator in speaking for quantity in indicator.quantities})
         zones = [zone.id for zone in registry.zones_of_kind(zone_kind)]
-        marked = _by_zone(taken, catalog, registry, kinds, names, zones)
+        marked = _by_zone(taken, catalog, registry, kinds, names, zones, stays.of(registry, zone_kind))
         for indicator in speaking:
             of_it = marked.take(np.isin(marked.quantity, [names.index(name) for name in indicator.quantities]))
             found += _of_indicator(indicator, of_it, names, zones, tz, now_us)
@@ -92,11 +111,12 @@ def _by_zone(
     kinds: Mapping[str, Kind],
     names: Sequence[str],
     zones: Sequence[str],
+    known: dict[int, Int64Array | None],
 ) -> _Marked:
     """Find the zones that marked series stood in, and leave each (quantity, zone, bucket) once."""
     order = np.argsort(taken.series, kind="stable")
     series, starts, lengths = np.unique(taken.series[order], return_index=True, return_counts=True)
-    stays = _stays(series, catalog, registry, kinds, names, {zone: n for n, zone in enumerate(zones)})
+    stays = _stays(series, catalog, registry, kinds, names, {zone: n for n, zone in enumerate(zones)}, known)
     length = lengths[stays[:, 0]]
     row = np.repeat(starts[stays[:, 0]] - np.cumsum(length) + length, length) + np.arange(length.sum())
     bucket = taken.bucket[order[row]]
@@ -115,25 +135,42 @@ def _stays(
     kinds: Mapping[str, Kind],
     names: Sequence[str],
     zones: Mapping[str, int],
+    known: dict[int, Int64Array | None],
 ) -> Int64Array:
     """List when series of some quantities stood in some zones: int64[n, 6].
 
     The columns: index of the series, of the quantity and of the zone, how far its edges reach [us], since, until [UTC us].
     """
     quantities = {name: n for n, name in enumerate(names)}
-    found = []
-    for index, id_ in enumerate(series.tolist()):
-        info = catalog.get(id_)
-        if info is None or info.quantity not in quantities or info.device not in registry.devices:
-            continue
-        reach = register_reach_us(info.quantity, interval_us(registry.devices[info.device], kinds))
-        found += [
-            (index, quantities[info.quantity], zones[zone], reach, placement.since_us, _end_us(placement))
-            for placement in registry.placements_of(info.device)
-            for zone in placement.zones
-            if zone in zones
-        ]
-    return np.array(found, np.int64).reshape(-1, 6)
+    ids = series.tolist()
+    for id_ in ids:
+        if id_ not in known and (info := catalog.get(id_)) is not None:
+            known[id_] = _stays_of(info, registry, kinds, quantities, zones)
+    placed = [(index, stays) for index, id_ in enumerate(ids) if (stays := known.get(id_)) is not None]
+    if not placed:
+        return np.empty((0, 6), np.int64)
+    index = np.repeat(np.array([index for index, _ in placed], np.int64), [len(stays) for _, stays in placed])
+    return np.column_stack((index, np.concatenate([stays for _, stays in placed])))
+
+
+def _stays_of(
+    info: SeriesInfo,
+    registry: Registry,
+    kinds: Mapping[str, Kind],
+    quantities: Mapping[str, int],
+    zones: Mapping[str, int],
+) -> Int64Array | None:
+    """Return the rows of one series without its index; None where it never stood in any of the zones."""
+    if info.quantity not in quantities or info.device not in registry.devices:
+        return None
+    reach = register_reach_us(info.quantity, interval_us(registry.devices[info.device], kinds))
+    found = [
+        (quantities[info.quantity], zones[zone], reach, placement.since_us, _end_us(placement))
+        for placement in registry.placements_of(info.device)
+        for zone in placement.zones
+        if zone in zones
+    ]
+    return np.array(found, np.int64) if found else None
 
 
 def _end_us(placement: Placement) -> int:

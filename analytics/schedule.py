@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from analytics.agenda import Agenda
-from analytics.due import due_windows, interval_us
+from analytics.due import Stays, due_windows, interval_us
 from analytics.indicator import Indicator, Results
 from analytics.inputs import Loaded, load, reach_us
 from analytics.kept import beyond
@@ -80,6 +80,7 @@ class Scheduler:
         self._kept_since = kept_since
         self._kinds = kinds()
         self._newest = NewestValues(store)
+        self._stays = Stays()
         self._agenda = Agenda(round(settings.amend_every_s * _SECOND_US))
         self.counters = Counters()
 
@@ -120,7 +121,14 @@ class Scheduler:
             taken = self._dirty.take(applied)
             if len(taken):
                 found = due_windows(
-                    taken, self._store.catalog(), self._registry(), self._kinds, self._indicators, self._tz, now_us
+                    taken,
+                    self._store.catalog(),
+                    self._registry(),
+                    self._kinds,
+                    self._indicators,
+                    self._tz,
+                    now_us,
+                    self._stays,
                 )
                 news = self._agenda.news(found, now_us, at_once=at_once)
                 self._dirty.add_due(news, now_us=now_us, taken=taken)
