@@ -52,7 +52,7 @@ _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0  # a nudge may be lost
 _RETRY_S = (0.1, 5.0)  # first and longest wait after a failure
 _REQUESTS_MAX = 64
-_PORTION = 5_000  # messages that are decoded and admitted together
+_PORTION = 10_000  # messages that are decoded and admitted together
 _EVER = Span(-(2**62), 2**62)
 _NEAR = 256  # messages so close together are read at once
 

@@ -207,6 +207,26 @@ def test_a_batch_that_fails_half_way_leaves_nothing_and_can_be_repeated(
     assert store.applied("j") == Position("j", 2)
 
 
+def test_new_series_are_kept_with_the_first_batch_that_succeeds(
+    store: DuckDBStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_series(store)
+    with monkeypatch.context() as broken:
+        broken.setattr("qala.store.duckdb_sql.INSERT_POSITION", "SELECT error('no space left')")
+        with pytest.raises(duckdb.Error):
+            store.append(batch((1, T0, 1.0)), Position("j", 1))
+    store.append(batch((1, T0, 1.0)), Position("j", 1))
+    late = store.register([air("air/late")])
+    catalog = dict(store.catalog())
+    store.close()
+
+    again = DuckDBStore.open(path)
+    assert dict(again.catalog()) == catalog
+    assert again.register([air("air/late")]).tolist() == late.tolist() == [3]
+    assert everything(again) == [(1, T0, 1.0)]
+    again.close()
+
+
 def append_on_a_full_disk(path: str) -> None:
     """Fill the room for the log, see appends fail, make room, and go on."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
