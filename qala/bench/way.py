@@ -20,8 +20,8 @@ from qala.bench.way_systems import SYSTEMS, System
 
 __all__ = ["SHAPES", "Way", "bench_way"]
 
-_MARKS = 30
-_MARKING_S = 8.0
+_MARKS = 16
+_MARKING_S = 16.0  # longer apart than Telegraf flushes, or each would be sent just after a flush
 
 SHAPES = (
     Shape("1x1000", connections=1, in_flight=1000, devices=1000, messages=300_000, goal=10.0),
