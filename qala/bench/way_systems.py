@@ -54,14 +54,17 @@ class _Qala:
 
     def wait(self, sent: int) -> float:
         deadline = time.perf_counter() + _PATIENCE_S
-        while self._applied() < sent:
+        while self._applied() < max(sent, self._synced()):  # the probe's messages are numbered with those sent
             _check(deadline)
             time.sleep(_LOOK_S)
         return time.perf_counter()
 
     def watch(self, device: str, time_ms: int) -> Callable[[], bool]:  # noqa: ARG002 - all are stored in their order
-        last = read_published(self._journal / "synced") or 0
+        last = self._synced()
         return lambda: self._applied() >= last
+
+    def _synced(self) -> int:
+        return read_published(self._journal / "synced") or 0
 
     def _applied(self) -> int:
         return read_published(self._journal / "applied") or 0
