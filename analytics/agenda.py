@@ -42,8 +42,8 @@ class Agenda:
             key = _key(window)
             ready_us = max(window.ready_us or window.stop_us, now_us)
             computed_us = None if at_once else self._computed.get(key)
-            if computed_us is not None:
-                ready_us = max(ready_us, computed_us + self._every_us)
+            if computed_us is not None:  # a clock that was set back puts nothing off for longer
+                ready_us = max(ready_us, min(computed_us, now_us) + self._every_us)
             waits_until = self._waits.get(key)
             if waits_until is None or waits_until > ready_us:
                 news.append(msgspec.structs.replace(window, ready_us=ready_us))

@@ -40,6 +40,11 @@ def test_a_window_that_was_computed_lately_waits_its_turn(agenda: Agenda) -> Non
     assert [one.ready_us for one in agenda.news([WINDOW], END + SECOND)] == [END + EVERY]
 
 
+def test_a_clock_that_was_set_back_puts_a_window_off_no_longer(agenda: Agenda) -> None:
+    compute(agenda, END + 3_600 * SECOND)
+    assert [one.ready_us for one in agenda.news([WINDOW], END + SECOND)] == [END + SECOND + EVERY]
+
+
 def test_nothing_is_put_off_where_all_is_to_be_done_at_once(agenda: Agenda) -> None:
     compute(agenda, END)
     assert [one.ready_us for one in agenda.news([WINDOW], END + SECOND, at_once=True)] == [END + SECOND]
