@@ -136,17 +136,18 @@ def known(config: Config) -> Known:
     """Read what the state knows now.
 
     A running server takes what waits from one list to the next - rejected, devices, marks, windows, values: so they are read in
-    that order, and nothing slips through between two of them.
+    that order, and nothing slips through between two of them. Marks may be in its memory alone, and all comes back of messages
+    after the one up to which it had judged: so that is read before all others.
     """
     engine = open_state(config.state_url)
     try:
         journal = JournalReader(config.folder / "journal").id
+        stands = judged(engine, journal)
         registry = load_registry(engine)
         rejected, awaited = rejections.positions(engine, journal), rejections.awaited_devices(engine)
         devices = sorted(reopened(engine))
         series, bucket = DirtyMarks(engine).pending(journal)
         due = DirtyMarks(engine).due(_EVER_US, _DUE_MAX)
-        stands = judged(engine, journal)
         return Known(
             computed={journal: 0 if stands.rebuilding else stands.number},
             rejected={journal: rejected},

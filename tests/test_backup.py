@@ -21,6 +21,7 @@ from devices.device import Placement
 from devices.errors import ConflictError, CorruptError, NotFoundError, UnsupportedError
 from devices.value import Value
 from ingest.journal import Journal
+from ingest.published import read_published
 from qala.config import load_config
 from qala.process import Hold
 from qala.safekeeping import back_up, manifest_of, restore, verify
@@ -191,6 +192,37 @@ def test_a_change_of_the_registry_since_a_backup_counts_for_what_was_computed_be
     set_rewound(engine, place.journal.id, Rewound())  # what is taken once more would hide it
     engine.dispose()
     assert place.values() != computed
+    with place.serve():
+        pass
+    restored = place.values()
+    assert {key: restored.get(key) for key in computed} == computed
+
+
+def test_what_begins_to_wait_while_the_state_is_read_for_a_backup_is_computed_after_it_is_restored(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.send(hours(120, now_us()))
+    with place.serve():
+        pass
+    computed = place.values()
+    with duckdb.connect(str(place.folder / "readings.duckdb")) as connection:
+        connection.execute("DELETE FROM indicator_values")
+    let_wait(place, "messages", computed)
+    read_due = DirtyMarks.due
+
+    def server_goes_on(marks: DirtyMarks, *given: int) -> list[Due]:
+        """Take a server's marks out of its memory, put the windows off, and note that all is judged."""
+        found = read_due(marks, *given)
+        engine = open_state(place.config.state_url)
+        set_judged(engine, place.journal.id, Judged(read_published(place.folder / "journal" / "applied") or 0))
+        engine.dispose()
+        return found
+
+    monkeypatch.setattr(DirtyMarks, "due", server_goes_on)
+    file = tmp_path / "backup.duckdb"
+    back_up(place.config, file, say=quiet)
+    monkeypatch.undo()
+    restore(place.config, file, force=False, say=quiet)
     with place.serve():
         pass
     restored = place.values()
