@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -19,6 +20,7 @@ from devices.reading import BoolArray, Position
 from ingest.admission import Admitted
 from ingest.intake import Intake, Portion, candidate, join
 from ingest.ledger import Counted, Duplicates, Sums, count, negative
+from ingest.published import Published
 from ingest.reader import JournalReader
 from ingest.rejected import rejected_rows
 from ingest.settings import IngestSettings
@@ -57,11 +59,18 @@ class Bookkeeping:
     """Keeps the rejected rows, the devices that are awaited, and the ledger. For the projector's thread.
 
     `registry` is the one that messages are admitted by. `save` puts on disk what else is made of messages that are counted:
-    those that are not are taken once more after a crash, and make it again.
+    those that are not are taken once more after a crash, and make it again. So the journal must keep them: `published` is the
+    file that tells the door up to which message it need not.
     """
 
     def __init__(
-        self, engine: Engine, settings: IngestSettings, reader: JournalReader, *, save: Callable[[], None]
+        self,
+        engine: Engine,
+        settings: IngestSettings,
+        reader: JournalReader,
+        *,
+        save: Callable[[], None],
+        published: Path,
     ) -> None:
         self.registry = Registry()
         self.counted = 0  # up to which message the ledger has counted them: of those nothing is counted again
@@ -69,6 +78,7 @@ class Bookkeeping:
         self._settings = settings
         self._reader = reader
         self._save = save
+        self._published = Published(published)
         self._rejected = RejectedLog(engine, settings.rejected_max, settings.rejected_per_device_max)
         self._awaited: dict[str, Position] = dict(state.awaited_devices(engine))
         self._duplicates = Duplicates()
@@ -89,7 +99,9 @@ class Bookkeeping:
             self._rejected.count(connection)
             if found is None:
                 ledger.post(connection, (), applied)
-        return min(applied, Position(applied.journal, self.counted))
+        begin = min(applied, Position(applied.journal, self.counted))
+        self._published.set(begin.number)
+        return begin
 
     def naming(self, device: str, number: int) -> str:
         """Return the device that a message's readings of a device are counted under: one nobody awaited yet has no name."""
@@ -143,6 +155,7 @@ class Bookkeeping:
         """Post what was counted while nothing waits, and once a day forget old hours."""
         if self._sums.messages:
             self._post(applied)
+        self._published.set(applied.number)
         if not self._pruned_s or time.monotonic() - self._pruned_s > _PRUNE_S:
             ledger.forget(self._engine, now_us - int(self._settings.ledger_keep_days * _DAY_US))
             self._pruned_s = time.monotonic()
@@ -161,6 +174,7 @@ class Bookkeeping:
                 ledger.post(connection, self._sums.entries(), applied)
             yield connection
         self._sums, self._posted_s = Sums(), time.monotonic()
+        self._published.set(applied.number)
 
     def duplicates(self, duplicates: Duplicates, intake: Intake) -> BoolArray:
         """Tell the duplicates of messages; where other ones came just before, look at those first."""

@@ -16,7 +16,7 @@ __all__ = ["Housekeeping"]
 
 _log = logging.getLogger(__name__)
 
-_ROUNDS = 4  # the ledger posts what it counted up to ten seconds after the store has it, and until then reads it again
+_ROUNDS = 4  # how long a server that has not said yet what the ledger counted may need to read it once more
 _DAY_US = 24 * 3600 * 1_000_000
 
 
@@ -32,6 +32,7 @@ class Housekeeping:
         self._journal = journal
         self._settings = settings
         self._applied = data / "journal" / "applied"
+        self._counted = data / "journal" / "counted"
         self._doubted = False
         self._passed: deque[int] = deque(maxlen=_ROUNDS)
 
@@ -57,8 +58,12 @@ class Housekeeping:
         return Keep(settings.keep_free_bytes, settings.journal_max, since_us)
 
     def _upto(self) -> int:
-        """Return the number up to which the projector has applied everything; 0 where that is not known."""
-        upto = read_published(self._applied) or 0
+        """Return the number up to which the store has everything and the ledger counted it; 0 where that is not known.
+
+        After a crash the projector takes once more what was not counted, however long nothing runs meanwhile.
+        """
+        upto, counted = read_published(self._applied) or 0, read_published(self._counted)
+        upto = upto if counted is None else min(upto, counted)
         if 0 <= upto <= self._journal.last:
             self._doubted = False
             return upto

@@ -121,7 +121,7 @@ class Projector:
         (data / "journal").mkdir(parents=True, exist_ok=True)
         self._published = Published(data / "journal" / "applied")
         self._decoder = Decoder(find_formats(settings))
-        self._books = Bookkeeping(engine, settings, journal, save=dirty.save)
+        self._books = Bookkeeping(engine, settings, journal, save=dirty.save, published=data / "journal" / "counted")
         self._declared = Declarations(engine)
         self._registry = Registry()
         self._admission = self._new_admission()

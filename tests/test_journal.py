@@ -546,6 +546,21 @@ def test_nothing_is_deleted_by_a_position_that_no_message_has(tmp_path: Path, ca
     journal.close()
 
 
+def test_what_the_ledger_has_not_counted_is_kept_however_long_no_server_runs(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "journal", segment_max=1000)
+    for number in range(5):
+        journal.append([noise(number, 1200)])
+    for name, upto in (("applied", 4), ("counted", 2)):
+        published = Published(tmp_path / "journal" / name)
+        published.set(upto)
+        published.close()
+    keeping = Housekeeping(journal, IngestSettings(journal_max=1, keep_free_bytes=0), tmp_path)
+    for _ in range(10):
+        keeping()
+    assert segments(tmp_path / "journal") == [3, 4, 5]
+    journal.close()
+
+
 @pytest.mark.parametrize("garbage", [1 << 60, -1, -(2**63), 2**63 - 1, 500_000_000])
 @pytest.mark.parametrize("groups", [pytest.param([], id="no segment"), pytest.param([3, 2], id="segments")])
 def test_a_published_number_that_cannot_be_right_is_doubted_and_none_is_given_twice(

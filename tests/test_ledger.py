@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from devices.errors import Reason
 from ingest.ledger import Duplicates
 from ingest.message import PROBE_TOPIC, Message, MessageType
+from ingest.published import read_published
 from ingest.rejected import replay
 from qala.state.ledger import By, Counts, Entry, entries
 from tests.builders import EVER, NOW_MS, NOW_US, SECOND_US, City, cities, message, registry, telemetry
@@ -279,6 +280,19 @@ def test_the_ledger_of_a_store_that_was_put_back_counts_nothing_twice(make: Citi
 
     assert len(city.readings()) == 10
     assert by_device(city) == before
+
+
+def test_the_journal_is_needed_until_the_ledger_has_counted_it(make: Cities) -> None:
+    city = make()
+    published = city.folder / "journal"
+    city.journal.append([telemetry({"pm1": 1}), telemetry({"pm1": 2})])
+
+    assert city.projector.step(NOW_US) == 2
+    assert (read_published(published / "applied"), read_published(published / "counted")) == (2, 0)
+    city.projector = city.new_projector()
+    assert city.projector.step(NOW_US) == 2, "taken once more, as nobody had counted them"
+    assert city.projector.step(NOW_US) == 0
+    assert read_published(published / "counted") == 2
 
 
 def test_what_a_store_got_elsewhere_is_counted_all_the_same(make: Cities) -> None:
