@@ -74,6 +74,7 @@ class Bookkeeping:
     ) -> None:
         self.registry = Registry()
         self.counted = 0  # up to which message the ledger has counted them: of those nothing is counted again
+        self.stored = 0  # up to which message the store had them at the beginning
         self._engine = engine
         self._settings = settings
         self._reader = reader
@@ -93,7 +94,7 @@ class Bookkeeping:
         """
         self._awaited = dict(state.awaited_devices(self._engine))
         self._duplicates, self._sums = Duplicates(), Sums()
-        found = ledger.counted(self._engine, applied.journal)
+        found, self.stored = ledger.counted(self._engine, applied.journal), applied.number
         self.counted = applied.number if found is None else found
         with self._engine.begin() as connection:
             self._rejected.count(connection)

@@ -161,6 +161,8 @@ class Projector:
                 self._dirty.mark(*whole.marked, whole.upto, lasting=not whole.counted)
             with self._stage("store"):
                 self._store.append(whole.batch, whole.upto)
+            if whole.upto.number <= self._books.stored:  # the marks may have been taken before all was stored anew
+                self._dirty.mark(*whole.marked, whole.upto, lasting=False)
             if whole.counted:
                 with self._stage("ledger"):
                     self._books.add(whole)
@@ -187,9 +189,7 @@ class Projector:
         with self._stage("journal"):
             numbers, messages = join(self._reader.read(after.number, limit=min(limit, _PORTION)))
         counted = self._books.counted
-        if (
-            messages and after.number < counted < numbers[-1]
-        ):  # where numbers are missing, so many messages reach further
+        if messages and after.number < counted < numbers[-1]:  # where some are missing, so many reach further
             known = int((numbers <= counted).sum())
             numbers, messages = numbers[:known], messages[:known]
         if not messages:

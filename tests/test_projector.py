@@ -116,6 +116,28 @@ def test_of_two_messages_for_one_time_the_higher_revision_wins_then_the_later(ma
     assert city.readings() == {("air/a1", "pm1", NOW_US): 2, ("air/a1", "pm10", NOW_US): 4}
 
 
+def test_what_is_stored_once_more_after_a_crash_is_marked_once_it_is_stored(
+    make: Cities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    city = make()
+    city.journal.append([telemetry({"pm1": 1})])
+    city.projector.step(NOW_US)
+    city.projector = city.new_projector()  # it takes the message again: nobody had counted it
+    append = city.store.append
+    taken: list[set[tuple[str, int]]] = []
+
+    def append_late(batch: Batch, upto: Position | None) -> Appended:
+        taken.append(city.marked())
+        city.dirty.add_due([], now_us=NOW_US, taken=city.dirty.take(Position(city.journal.id, city.applied())))
+        return append(batch, upto)
+
+    monkeypatch.setattr(city.store, "append", append_late)
+    city.projector.step(NOW_US)
+
+    assert len(taken) == 1
+    assert city.marked() == {("air/a1", NOW_US // 300_000_000)}
+
+
 def test_status_is_kept_the_newest_by_receipt(make: Cities) -> None:
     city = make()
 
