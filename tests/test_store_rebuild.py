@@ -25,6 +25,7 @@ from qala.config import Config, load_config
 from qala.process import Hold
 from qala.rebuild import rebuild
 from qala.safekeeping import back_up, restore
+from qala.state.reopened import reopened
 from qala.store import open_store
 from qala.store.base import Span, ValueSelector
 from qala.store.checksum import DaySum, reading_checksums
@@ -99,7 +100,8 @@ class _Serving:
         last = read_published(self.place.folder / "journal" / "synced")
         scheduler = parts["scheduler"]
         rests = self.app._patient.is_at_rest(self.place.journal.id)
-        return parts["projector"]["applied"] == last and scheduler["due"] == scheduler["marks"] == 0 and rests
+        taken_up = parts["projector"]["applied"] == last and not reopened(self.app._engine)
+        return taken_up and scheduler["due"] == scheduler["marks"] == 0 and rests
 
     def __exit__(self, *_: object) -> None:
         self.settle()
