@@ -51,8 +51,10 @@ def leave_a_log(place: Place) -> None:
 import os
 from qala.store import open_store
 from devices.reading import SeriesInfo
+from qala.store.conformance.builders import batch
 store = open_store("{place.config.store_url}")
-store.register([SeriesInfo("town/x", f"pm{{n}}") for n in range(500)])
+series = store.register([SeriesInfo("town/x", f"pm{{n}}") for n in range(500)])
+store.append(batch(*((id_, 0, 1.0) for id_ in series.tolist())), None)
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
